@@ -1,0 +1,34 @@
+"""Environment variables that every process of a run needs before it imports Ray, transformers or vLLM."""
+
+from __future__ import annotations
+
+import os
+
+from luthier.config import RunConfig
+
+ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # report() waits for the next check: 2 s by default
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a GPU keeps the user's CUDA_VISIBLE_DEVICES
+    "TOKENIZERS_PARALLELISM": "false",  # its threads do not survive a fork
+}
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def environment(cfg: RunConfig) -> dict[str, str]:
+    """The variables for this run."""
+    return {**ALWAYS, **(OFFLINE if cfg.offline else {})}
+
+
+def apply_environment(cfg: RunConfig) -> None:
+    """Set the variables in this process; what the user has set stays, but offline is enforced."""
+    for key, value in environment(cfg).items():
+        if key in OFFLINE:
+            os.environ[key] = value
+        else:
+            os.environ.setdefault(key, value)

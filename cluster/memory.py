@@ -1,0 +1,141 @@
+"""Parameters and memory of a fine-tuning run, from the shapes of the weights alone.
+
+Letters: P parameters, T trainable parameters, N workers, B rows, S tokens, H hidden, F feed-forward,
+K key/value width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from pydantic import BaseModel, ConfigDict
+
+from luthier.cluster.shapes import Shapes
+from luthier.config.train import TrainConfig
+
+FP32_BYTES = 4
+BF16_BYTES = 2
+ADAM_BYTES = 8  # two float32 moments per trained parameter
+# float32 logits, their gradient and the softmax, and the bfloat16 product they come from.
+LOGIT_BYTES = 3 * FP32_BYTES + BF16_BYTES
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
+_NOT_ADAPTED = (
+    "embed",
+    "lm_head",
+    "wte",
+    "wpe",
+)  # peft's "all-linear" leaves embeddings and the output layer out
+
+
+class MemoryEstimate(BaseModel):
+    """Bytes that one worker's device holds at the peak of a step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    logits_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of all parts."""
+        parts = (self.weights_bytes, self.gradients_bytes, self.optimizer_bytes)
+        return sum(parts) + self.activations_bytes + self.logits_bytes
+
+
+def num_parameters(shapes: Shapes) -> int:
+    """Parameters of the model."""
+    return sum(map(math.prod, shapes.values()))
+
+
+def num_trainable(shapes: Shapes, train: TrainConfig) -> int:
+    """Parameters that the method trains: all, or r * (in + out) per adapted layer (Hu et al. 2021)."""
+    if train.method == "full":
+        return num_parameters(shapes)
+    total = 0
+    for name, shape in shapes.items():
+        if is_adapted(name, shape, train):
+            total += train.lora_r * sum(shape) + (
+                shape[0] if train.use_dora else 0
+            )  # DoRA: one magnitude per output
+    return total
+
+
+def is_adapted(name: str, shape: tuple[int, ...], train: TrainConfig) -> bool:
+    """Whether a weight gets an adapter."""
+    module = name.removesuffix(".weight")
+    if len(shape) != 2 or module == name:
+        return False
+    if train.lora_target_modules == "all-linear":
+        return not any(part in module for part in _NOT_ADAPTED)
+    return any(module == target or module.endswith(f".{target}") for target in train.lora_target_modules)
+
+
+def estimate(shapes: Shapes, train: TrainConfig, *, sequence_tokens: int) -> MemoryEstimate:
+    """Memory of one worker.
+
+    Args:
+        shapes: The weights.
+        train: Method, precision, strategy and batch size.
+        sequence_tokens: S, the longest sequence of a batch.
+    """
+    weights, gradients, optimizer = _state_bytes(num_parameters(shapes), num_trainable(shapes, train), train)
+    tokens = train.per_device_train_batch_size * sequence_tokens
+    vocabulary = next((s[0] for name, s in shapes.items() if len(s) == 2 and _is_embedding(name)), 0)
+    return MemoryEstimate(
+        weights_bytes=weights,
+        gradients_bytes=gradients,
+        optimizer_bytes=optimizer,
+        activations_bytes=tokens * _activation_bytes_per_token(shapes, train),
+        logits_bytes=tokens * vocabulary * LOGIT_BYTES,
+    )
+
+
+def _state_bytes(parameters: int, trainable: int, train: TrainConfig) -> tuple[int, int, int]:
+    """Weights, gradients and optimizer state; ZeRO's parts are divided by N (Rajbhandari et al. 2020)."""
+    compute = BF16_BYTES if train.bf16 else FP32_BYTES
+    frozen = 0 if train.method == "full" else parameters * compute
+    stage = int(train.deepspeed.removeprefix("z")) if train.deepspeed else 0
+    # Trained weights are float32; with bfloat16 there is a copy to compute with.
+    trained = trainable * (FP32_BYTES + (compute if train.bf16 else 0))
+    gradients, optimizer = trainable * FP32_BYTES, trainable * ADAM_BYTES
+    workers = train.num_workers
+    if stage >= 1:
+        optimizer //= workers
+    if stage >= 2:
+        gradients //= workers
+    if stage >= 3:
+        frozen, trained = frozen // workers, trained // workers
+    return frozen + trained, gradients, optimizer
+
+
+def _activation_bytes_per_token(shapes: Shapes, train: TrainConfig) -> int:
+    """What the backward pass needs, per token: after Korthikanti et al. 2022, for gated feed-forward blocks.
+
+    A block keeps its two norms' inputs and outputs, the inputs being float32 (8H as two-byte elements), q and
+    its rotation and the attention's output (3H), k, v and the rotation (3K), and gate, up, activation and
+    product (4F).
+    """
+    hidden = next((s[1] for name, s in shapes.items() if len(s) == 2 and _is_embedding(name)), 0)
+    compute = BF16_BYTES if train.bf16 else FP32_BYTES
+    layers: dict[str, int] = {}
+    for name, shape in shapes.items():
+        match = _LAYER.search(name)
+        if match is None or len(shape) != 2:
+            continue
+        layers.setdefault(match[1], 11 * hidden)
+        if any(part in name for part in ("k_proj", "v_proj")):
+            layers[match[1]] += 3 * shape[0] // 2
+        elif any(part in name for part in ("gate_proj", "up_proj")):
+            layers[match[1]] += 2 * shape[0]
+    if train.gradient_checkpointing:
+        return (len(layers) * hidden + max(layers.values(), default=0)) * compute
+    return sum(layers.values()) * compute
+
+
+def _is_embedding(name: str) -> bool:
+    return "embed_tokens" in name or name.endswith(("wte.weight", "word_embeddings.weight"))

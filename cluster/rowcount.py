@@ -1,0 +1,85 @@
+"""How much training data there is, without tokenising it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from luthier.config.data import DatasetConfig
+
+# Bytes of UTF-8 per token: English prose under a 50k byte-pair vocabulary lies around 4; rows with names,
+# code or other languages lie lower, and too many tokens is the safer error in a plan.
+BYTES_PER_TOKEN = 3.5
+
+# Tokens that a chat template adds to a conversation of two or three messages.
+TEMPLATE_TOKENS = 24
+
+
+class DataSize(BaseModel):
+    """Rows and roughly how many tokens they make."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    tokens: int
+    """Estimated tokens of one epoch."""
+    longest_row_tokens: int
+    """Estimated tokens of the longest row."""
+
+
+def measure(datasets: Iterable[DatasetConfig], *, max_length: int) -> DataSize | None:
+    """Size of the training splits; None where a file can't be read from here.
+
+    Args:
+        datasets: The tasks.
+        max_length: Longer rows are cut to this many tokens.
+    """
+    lengths: list[int] = []
+    for dataset in datasets:
+        frame_bytes = len((dataset.system or "").encode()) + len(
+            dataset.prompt.replace("{text}", "").encode()
+        )
+        try:
+            sizes = _row_bytes(Path(dataset.train).expanduser())
+        except (OSError, ValueError, csv.Error, ImportError):
+            return None
+        lengths.extend(
+            min(max_length, TEMPLATE_TOKENS + round((frame_bytes + s) / BYTES_PER_TOKEN)) for s in sizes
+        )
+    if not lengths:
+        return None
+    return DataSize(rows=len(lengths), tokens=sum(lengths), longest_row_tokens=max(lengths))
+
+
+def _row_bytes(path: Path) -> list[int]:
+    """UTF-8 bytes of the values of every row."""
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        with path.open("rb") as stream:
+            return [_value_bytes(json.loads(line)) for line in stream if line.strip()]
+    if suffix == ".json":
+        return [_value_bytes(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    if suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as text:
+            return [_value_bytes(row) for row in csv.DictReader(text)]
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(path)
+        total = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        rows = int(file.metadata.num_rows)
+        return [total // rows] * rows if rows else []
+    raise ValueError(suffix)
+
+
+def _value_bytes(value: object) -> int:
+    """Bytes of all strings in a row, its keys left out."""
+    if isinstance(value, dict):
+        return sum(map(_value_bytes, value.values()))
+    if isinstance(value, list):
+        return sum(map(_value_bytes, value))
+    return len(str(value).encode())

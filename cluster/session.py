@@ -1,0 +1,114 @@
+"""A Ray session for the length of a block: started here, or joined where a cluster runs already."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import luthier
+from luthier.cluster.environment import apply_environment, environment
+from luthier.config import RunConfig
+from luthier.errors import ResourceError
+
+NAMESPACE = "luthier"
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open Ray session.
+
+    Attributes:
+        address: Host and port of the cluster's control store.
+        started: Whether this block started the cluster, and will stop it.
+        resources: Resource name to amount in the whole cluster.
+    """
+
+    address: str
+    started: bool
+    resources: dict[str, float]
+
+
+@contextmanager
+def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
+    """Open a Ray session, and close at the end what was opened here.
+
+    The cluster is, in this order: the session that this process has open; ``cfg.cluster.address``;
+    ``$RAY_ADDRESS`` (set inside a submitted job); a new one on this machine.
+
+    Args:
+        cfg: The run's config.
+        dashboard: Run the dashboard of a cluster that is started here.
+
+    Raises:
+        ResourceError: The named cluster can't be reached, or a local one does not start.
+    """
+    apply_environment(cfg)
+    import ray
+
+    if ray.is_initialized():
+        yield _describe(started=False)
+        return
+    address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(**(_join(cfg, address) if address else _start_here(cfg, dashboard=dashboard)))
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+        what = (
+            f"cluster.address={address!r} can't be reached"
+            if address
+            else "a local Ray cluster does not start"
+        )
+        raise ResourceError(
+            f"{what}: {error}; check that the cluster runs, or leave cluster.address out."
+        ) from error
+    try:
+        yield _describe(started=address is None)
+    finally:
+        ray.shutdown()
+
+
+def _describe(*, started: bool) -> Session:
+    import ray
+
+    resources = dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+    return Session(ray.get_runtime_context().gcs_address, started, resources)
+
+
+def _start_here(cfg: RunConfig, *, dashboard: bool) -> dict[str, Any]:
+    # Workers inherit this process's environment, so no runtime_env: it would keep Ray from prestarting them.
+    return {
+        "address": "local",
+        "num_cpus": cfg.cluster.num_cpus or os.cpu_count() or 1,
+        "include_dashboard": dashboard,
+        "dashboard_host": "127.0.0.1",
+        **_quiet(),
+    }
+
+
+def _join(cfg: RunConfig, address: str) -> dict[str, Any]:
+    _probe(address)
+    return {"address": address, **_quiet(), **_shipped(cfg)}
+
+
+def _quiet() -> dict[str, Any]:
+    return {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
+
+
+def _shipped(cfg: RunConfig) -> dict[str, Any]:
+    """Environment and code for nodes that do not share this process's; a job has brought them already."""
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        return {}
+    return {"runtime_env": {"env_vars": environment(cfg), "py_modules": [str(Path(luthier.__file__).parent)]}}
+
+
+def _probe(address: str) -> None:
+    """Fail within seconds where nothing listens; Ray itself retries for about a minute."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()

