@@ -1,0 +1,9 @@
+"""The model registry; see :class:`Registry`."""
+
+from __future__ import annotations
+
+from luthier.registry.history import AliasChange
+from luthier.registry.records import EVALUATION_NAME, ModelVersion, Registration
+from luthier.registry.registry import Registry
+
+__all__ = ["EVALUATION_NAME", "AliasChange", "ModelVersion", "Registration", "Registry"]

@@ -1,0 +1,301 @@
+"""The model registry: immutable versions, aliases that move, and the history of every move.
+
+Layout under the root; nothing in it is ever overwritten::
+
+    <name>/versions/<N>/registration.json   claims the number, by exclusive creation
+    <name>/versions/<N>/...                 the artifact's files and evaluation.json
+    <name>/versions/<N>/manifest.json       written last: from now on the version exists
+    <name>/aliases/<sequence>.json          one move of an alias
+"""
+
+from __future__ import annotations
+
+import builtins
+import getpass
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from luthier.digests import canonical_json, sha256_json
+from luthier.errors import ConfigError, IntegrityError, RegistryError
+from luthier.manifest import MANIFEST_NAME, load_manifest, verify
+from luthier.paths import cache_dir
+from luthier.registry.history import AliasChange, AliasLog, Move, stack_of
+from luthier.registry.names import LATEST, check_alias, check_name, parse_reference
+from luthier.registry.records import EVALUATION_NAME, ModelVersion
+from luthier.registry.store import open_store
+from luthier.registry.transfer import download, read_checked, upload
+from luthier.registry.versions import Versions, version_key
+
+
+class Registry:
+    """A registry at a local directory or any fsspec URI.
+
+    Args:
+        uri: Local directory or fsspec URI; made on the first registration.
+        default_alias: Alias that a bare model name stands for.
+
+    Raises:
+        ConfigError: The URI can't be used.
+        RegistryError: The alias isn't valid.
+    """
+
+    def __init__(self, uri: str, default_alias: str = "champion") -> None:
+        self.uri = uri
+        self._store = open_store(uri)
+        self._versions = Versions(self._store)
+        self._default_alias = check_alias(default_alias)
+
+    def register(
+        self,
+        artifact_dir: Path,
+        name: str,
+        evaluation: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+    ) -> ModelVersion:
+        """Store an artifact as the next version of a model. No alias moves.
+
+        A process killed on the way leaves a number that is never used again, and nothing to resolve.
+
+        Args:
+            artifact_dir: A directory with a manifest; the files that it lists are copied.
+            name: Model name.
+            evaluation: Test-set figures; None takes ``evaluation.json`` of the directory where there is one.
+            actor: Who registers; None: the system's user.
+
+        Raises:
+            RegistryError: The name isn't valid.
+            ConfigError: No manifest, or the evaluation is not plain JSON.
+            IntegrityError: A file differs from the manifest, or is not safe to load.
+            OutputError: The registry can't be written.
+        """
+        check_name(name)
+        manifest = load_manifest(artifact_dir)
+        verify(artifact_dir, manifest)
+        judged = _evaluation_bytes(artifact_dir, evaluation)
+        described = (manifest.model_dump_json(indent=1) + "\n").encode("utf-8")
+        version = self._versions.claim(name, manifest, described, judged, actor or _system_user())
+        key = version_key(name, version)
+        upload(self._store, key, artifact_dir, manifest)
+        if judged is not None:
+            self._store.create(f"{key}/{EVALUATION_NAME}", judged)
+        self._store.create(f"{key}/{MANIFEST_NAME}", described)
+        return self._load(name, version)
+
+    def list(self, name: str | None = None) -> builtins.list[ModelVersion]:
+        """Every version of one model or of all, by name and number; empty if there are none.
+
+        Raises:
+            IntegrityError: A version's manifest or registration is damaged.
+        """
+        names = self._versions.names() if name is None else [check_name(name)]
+        return [self._load(each, number) for each in names for number in self._versions.numbers(each)]
+
+    def resolve(self, ref: str) -> ModelVersion:
+        """The version that a reference means.
+
+        Args:
+            ref: ``name@3``, ``name@champion``, ``name@latest`` (the newest), or ``name`` (the default alias).
+
+        Raises:
+            RegistryError: There is no such model, version or alias.
+            IntegrityError: Its manifest or registration is damaged.
+        """
+        reference = parse_reference(ref)
+        if isinstance(reference.selector, int):
+            return self._load(reference.name, reference.selector)
+        if reference.selector == LATEST:
+            numbers = self._versions.numbers(reference.name)
+            if not numbers:
+                raise self._versions.unknown(ref, reference.name)
+            return self._load(reference.name, numbers[-1])
+        version = self.aliases(reference.name).get(reference.selector or self._default_alias)
+        if version is None:
+            raise self._versions.unknown(ref, reference.name)
+        return self._load(reference.name, version)
+
+    def fetch(self, ref: str, dest: Path | None = None) -> Path:
+        """A local directory with the version's files, every digest checked.
+
+        Args:
+            ref: As :meth:`resolve` takes it.
+            dest: Where to copy it; None: a local registry's own directory in place, otherwise the cache.
+
+        Raises:
+            RegistryError: There is no such version.
+            IntegrityError: Names the file that is missing or changed.
+            OutputError: ``dest`` holds something else or can't be written.
+        """
+        version = self.resolve(ref)
+        key = version_key(version.name, version.version)
+        if dest is None:
+            in_place = self._store.local_path(key)
+            if in_place is not None:
+                verify(in_place, version.manifest)
+                return in_place
+            # With the manifest's digest, a registry wiped and filled anew can't be taken for the old one.
+            marker = sha256_json([self._store.address(""), version.registration.manifest_sha256])[:16]
+            dest = cache_dir() / "registry" / f"{version.name}-{version.version}-{marker}"
+        return download(self._store, key, version, dest)
+
+    def get_evaluation(self, ref: str) -> dict[str, Any]:
+        """The evaluation that was stored with a version.
+
+        Raises:
+            RegistryError: There is no such version, or it was registered without one.
+            IntegrityError: It was changed.
+        """
+        version = self.resolve(ref)
+        expected = version.registration.evaluation_sha256
+        if expected is None:
+            raise RegistryError(f"{version.ref} was registered without an evaluation; evaluate it first.")
+        key = f"{version_key(version.name, version.version)}/{EVALUATION_NAME}"
+        try:
+            evaluation: dict[str, Any] = json.loads(read_checked(self._store, key, expected))
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{self._store.address(key)}: missing; restore it from a copy.") from error
+        return evaluation
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Alias to version; empty if the model has none."""
+        return AliasLog(self._store, check_name(name)).aliases()
+
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        actor: str,
+        reason: str,
+        figures: Mapping[str, Any] | None = None,
+        expected_version: int | None = None,
+    ) -> ModelVersion:
+        """Point an alias at a version and record the move.
+
+        Args:
+            name: Model name.
+            alias: Made if it doesn't exist.
+            version: An existing version.
+            actor: Who decides.
+            reason: Why, for the history.
+            figures: What the decision rests on, as plain JSON.
+            expected_version: Move only from this version (0: only if the alias is new); None: from any.
+
+        Raises:
+            RegistryError: No such version, or the alias is not at ``expected_version`` any more.
+            ConfigError: The figures are not plain JSON.
+        """
+        check_alias(alias)
+        self._load(check_name(name), version)
+        move = Move(
+            alias=alias,
+            action="set",
+            version=version,
+            actor=actor,
+            reason=reason,
+            figures=_plain(figures or {}, "figures"),
+        )
+
+        def decide(table: dict[str, int]) -> Move:
+            _expect(name, alias, table, expected_version)
+            return move
+
+        AliasLog(self._store, name).append(decide)
+        return self._load(name, version)
+
+    def rollback(
+        self,
+        name: str,
+        alias: str,
+        actor: str | None = None,
+        reason: str = "rollback",
+        expected_version: int | None = None,
+    ) -> ModelVersion:
+        """Move an alias back to the version it stood at before; a second rollback goes one further back.
+
+        Args:
+            name: Model name.
+            alias: An existing alias.
+            actor: Who decides; None: the system's user.
+            reason: Why, for the history.
+            expected_version: Roll back only from this version: two people who press at once go back once.
+
+        Raises:
+            RegistryError: The alias has no earlier version, or is not at ``expected_version`` any more.
+        """
+        log = AliasLog(self._store, check_name(name))
+        check_alias(alias)
+
+        def decide(table: dict[str, int]) -> Move:
+            _expect(name, alias, table, expected_version)
+            stack = stack_of(log.records(), alias)
+            if len(stack) < 2:
+                raise RegistryError(
+                    f"{name}@{alias} has no earlier version to go back to; set the alias instead."
+                )
+            self._load(name, stack[-2])
+            return Move(
+                alias=alias,
+                action="rollback",
+                version=stack[-2],
+                actor=actor or _system_user(),
+                reason=reason,
+                figures={},
+            )
+
+        return self._load(name, log.append(decide).version)
+
+    def history(self, name: str) -> builtins.list[AliasChange]:
+        """Every move of the model's aliases, oldest first.
+
+        Raises:
+            IntegrityError: A record is missing or damaged.
+        """
+        return AliasLog(self._store, check_name(name)).records()
+
+    def _load(self, name: str, number: int) -> ModelVersion:
+        return self._versions.load(name, number, self.aliases(name))
+
+
+def _expect(name: str, alias: str, table: Mapping[str, int], expected: int | None) -> None:
+    present = table.get(alias, 0)
+    if expected is not None and present != expected:
+        raise RegistryError(
+            f"{name}@{alias} is at {present or 'no version'}, not at {expected or 'no version'} any more: "
+            "someone moved it meanwhile; look at the history and decide again."
+        )
+
+
+def _evaluation_bytes(artifact_dir: Path, evaluation: Mapping[str, Any] | None) -> bytes | None:
+    path = artifact_dir / EVALUATION_NAME
+    if evaluation is None:
+        if not path.is_file():
+            return None
+        try:
+            evaluation = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ConfigError(f"{path}: not valid JSON ({error}); evaluate again or remove it.") from error
+    if not isinstance(evaluation, Mapping):
+        raise ConfigError(
+            f"{path}: holds a {type(evaluation).__name__} where an object belongs; "
+            "evaluate again or remove it."
+        )
+    return (canonical_json(_plain(evaluation, "evaluation")) + "\n").encode("utf-8")
+
+
+def _plain(value: Mapping[str, Any], what: str) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(canonical_json(dict(value)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{what} is not plain JSON ({error}); pass finite numbers, strings, lists and objects."
+        ) from error
+    return plain
+
+
+def _system_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without an entry in passwd
+        return "unknown"
