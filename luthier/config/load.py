@@ -1,0 +1,128 @@
+"""From YAML and overrides to a checked, frozen :class:`RunConfig`, and back."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from luthier.config.run import RunConfig
+from luthier.config.source import KeyPath, Source, read_source
+from luthier.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read, override and check a configuration.
+
+    Args:
+        path: YAML file.
+        overrides: ``dotted.key=value`` assignments, applied in order.
+
+    Raises:
+        ConfigError: Every problem found, each with its key, value, place and remedy.
+    """
+    source = read_source(Path(path))
+    for assignment in overrides:
+        source.override(assignment)
+    return _validate(source)
+
+
+def apply_overrides(cfg: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """A checked copy of ``cfg`` with some dotted paths set to other values.
+
+    Raises:
+        ConfigError: A path does not exist or a value breaks a rule.
+    """
+    source = Source("overrides", copy.deepcopy(cfg.model_dump(mode="json")))
+    for dotted, value in overrides.items():
+        source.set(dotted, value, f"override {dotted}={value!r}")
+    return _validate(source)
+
+
+def config_hash(cfg: RunConfig) -> str:
+    """SHA-256 of the resolved configuration, in hex."""
+    canonical = json.dumps(cfg.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def dump_yaml(cfg: RunConfig) -> str:
+    """The resolved configuration as YAML that loads to an equal one."""
+    return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the configuration, for editors."""
+    return RunConfig.model_json_schema()
+
+
+def _validate(source: Source) -> RunConfig:
+    try:
+        return RunConfig.model_validate(source.data)
+    except ValidationError as error:
+        problems = [_describe(dict(detail), source) for detail in error.errors() if detail["type"] != "too_short"]
+        problems = problems or [_describe(dict(detail), source) for detail in error.errors()]
+        raise ConfigError("\n".join(problems)) from error
+
+
+def _describe(detail: Mapping[str, Any], source: Source) -> str:
+    """One pydantic error as one line: place, key, value, rule, remedy."""
+    path = tuple(_real_path(detail["loc"], source.data))
+    dotted = ".".join(map(str, path)) or "the configuration"
+    where = source.origin(path)
+    if detail["type"] == "extra_forbidden":
+        known = _keys_at(detail["loc"][:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(known)}."
+        return f"{where}: unknown key {dotted!r}; {hint}"
+    if detail["type"] == "missing":
+        return f"{where}: {dotted!r} is missing; add it."
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "value_error" and isinstance(detail["input"], dict | BaseModel):
+        return f"{where}: {dotted}: {message}."
+    return f"{where}: {dotted} is {detail['input']!r}: {message}."
+
+
+def _real_path(loc: Sequence[str | int], data: Any) -> Iterator[str | int]:
+    """Pydantic's location without the union tags that it inserts."""
+    node = data
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        elif not last:
+            continue
+        elif not isinstance(node, dict):
+            return
+        yield part
+
+
+def _keys_at(loc: KeyPath) -> list[str]:
+    """Names of the fields that the model at a location has."""
+    model: type[BaseModel] = RunConfig
+    for part in loc:
+        if isinstance(part, str) and part in model.model_fields:
+            models = list(_models_in(model.model_fields[part].annotation))
+            if models:
+                model = models[0]
+                candidates = models
+        elif isinstance(part, str):
+            tagged = [m for m in candidates if part in get_args(getattr(m.model_fields.get("type"), "annotation", None))]
+            model = tagged[0] if tagged else model
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Config classes that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -1,0 +1,90 @@
+"""The whole configuration of one run, and the rules that span its parts."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from luthier.config.base import Config
+from luthier.config.data import DataConfig, DatasetConfig
+from luthier.config.deploy import ClusterConfig, RegistryConfig, ServeConfig
+from luthier.config.judge import EvaluateConfig, GateConfig
+from luthier.config.model import ModelConfig
+from luthier.config.train import TrainConfig
+from luthier.config.tune import TuneConfig
+
+
+class RunConfig(Config):
+    """One life cycle: data, sweep, fine-tuning, judgement, registration, serving."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """Name of the model in the registry and at the endpoint."""
+
+    seed: int = Field(default=42, ge=0)
+    """Seed of every random choice."""
+
+    offline: bool = False
+    """Reach no hub: every model and file must be local."""
+
+    storage_path: str = "runs"
+    """Directory under which the run's directory is made."""
+
+    model: ModelConfig
+    """The base model."""
+
+    datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
+    """The tasks to learn."""
+
+    data: DataConfig = DataConfig()
+    """How rows become tokens."""
+
+    train: TrainConfig = TrainConfig()
+    """Fine-tuning."""
+
+    tune: TuneConfig | None = None
+    """Sweep before fine-tuning; None: none."""
+
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Evaluation on the test split."""
+
+    gate: GateConfig = GateConfig()
+    """Conditions of promotion."""
+
+    registry: RegistryConfig = RegistryConfig()
+    """Where versions are kept."""
+
+    serve: ServeConfig = ServeConfig()
+    """The endpoint."""
+
+    cluster: ClusterConfig = ClusterConfig()
+    """The Ray cluster."""
+
+    @model_validator(mode="after")
+    def _sweep_has_validation(self) -> RunConfig:
+        if self.tune is not None and self.tune.metric == "eval_loss" and not any(d.validation for d in self.datasets):
+            raise ValueError("tune.metric is eval_loss but no dataset has a validation file; add datasets[].validation")
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_fits_server(self) -> RunConfig:
+        if self.train.method == "lora" and self.train.lora_r > self.serve.max_lora_rank:
+            raise ValueError(
+                f"train.lora_r={self.train.lora_r} is above serve.max_lora_rank={self.serve.max_lora_rank}; "
+                "the adapter could not be served: lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_fit_server(self) -> RunConfig:
+        if self.evaluate.max_new_tokens >= self.serve.max_model_len:
+            raise ValueError(
+                f"evaluate.max_new_tokens={self.evaluate.max_new_tokens} leaves no room for a prompt in "
+                f"serve.max_model_len={self.serve.max_model_len}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _task_names_distinct(self) -> RunConfig:
+        names = [d.name for d in self.datasets]
+        if len(set(names)) != len(names):
+            raise ValueError(f"datasets[].name must be distinct; got {names}")
+        return self

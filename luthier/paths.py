@@ -1,0 +1,33 @@
+"""Where luthier keeps what it can make again, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from luthier.errors import OutputError
+
+
+def cache_dir() -> Path:
+    """Directory of converted models and tokenised data: ``$LUTHIER_CACHE``, else ``~/.cache/luthier``."""
+    return Path(os.environ.get("LUTHIER_CACHE", "~/.cache/luthier")).expanduser()
+
+
+def writable_dir(path: Path, key: str) -> Path:
+    """Make a directory, and prove that files can be made in it.
+
+    Args:
+        path: The directory.
+        key: The config key that named it, for the message.
+
+    Raises:
+        OutputError: It can't be made or written.
+    """
+    probe = path / f".write-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{key}: {str(path)!r} can't be written ({error.strerror}); name a writable directory.") from error
+    return path.resolve()

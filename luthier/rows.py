@@ -1,0 +1,136 @@
+"""The one shape that every dataset row takes before it is rendered: a conversation with an id.
+
+Source rows come as ``messages``, ``prompt``/``completion`` or ``text``/``label``; :func:`to_conversation` turns each
+into messages, and raises a :class:`DataError` that names file and line where it can't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from luthier.config.data import DatasetConfig
+from luthier.errors import DataError
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The form that chat templates and the OpenAI API take."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example.
+
+    Attributes:
+        row_id: ``<file name>:<line>``; survives to the loss and to the report.
+        messages: The conversation; its last turn is the assistant's, the answer to learn.
+        label: The class name for labelled data, else None.
+    """
+
+    row_id: str
+    messages: tuple[Message, ...]
+    label: str | None = None
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The conversation without its last answer."""
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        """The last answer's text."""
+        return self.messages[-1].content
+
+
+def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: str, row_id: str) -> Row:
+    """Turn one source record into a :class:`Row`.
+
+    Args:
+        record: The parsed record.
+        dataset: Supplies the prompt template, system message and label set.
+        where: ``file:line``, for messages.
+        row_id: The id that the row keeps.
+
+    Raises:
+        DataError: The record has no known shape, an empty turn, a wrong role order, no answer, or a foreign label.
+    """
+    if "messages" in record:
+        return Row(row_id, _messages(record["messages"], where))
+    if "prompt" in record and "completion" in record:
+        return Row(row_id, _turns(dataset, _text(record, "prompt", where), _text(record, "completion", where)))
+    if "text" in record and "label" in record:
+        label = _text(record, "label", where)
+        if dataset.labels is not None and label not in dataset.labels:
+            known = ", ".join(dataset.labels)
+            raise DataError(f"{where}: label {label!r} is not one of datasets[].labels ({known}); correct the row or add it.")
+        prompt = dataset.prompt.replace("{text}", _text(record, "text", where))
+        return Row(row_id, _turns(dataset, prompt, label), label)
+    keys = ", ".join(sorted(map(str, record))) or "none"
+    raise DataError(
+        f"{where}: columns are {keys}; a row needs messages, or prompt and completion, or text and label."
+    )
+
+
+def _turns(dataset: DatasetConfig, prompt: str, answer: str) -> tuple[Message, ...]:
+    system = (Message("system", dataset.system),) if dataset.system else ()
+    return (*system, Message("user", prompt), Message("assistant", answer))
+
+
+def _text(record: Mapping[str, Any], key: str, where: str) -> str:
+    value = record[key]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: {key} is {value!r}; it must be a string that is not empty.")
+    return value
+
+
+def _messages(raw: object, where: str) -> tuple[Message, ...]:
+    if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
+        raise DataError(f"{where}: messages must be a list of turns that is not empty.")
+    turns = tuple(_message(turn, where, number) for number, turn in enumerate(raw, start=1))
+    body = turns[1:] if turns[0].role == "system" else turns
+    for number, turn in enumerate(body):
+        expected = "user" if number % 2 == 0 else "assistant"
+        if turn.role != expected:
+            raise DataError(f"{where}: turn {number + 1} is from {turn.role!r} where {expected!r} must speak.")
+    if turns[-1].role != "assistant":
+        raise DataError(f"{where}: no assistant turn at the end, so there is nothing to learn; add the answer.")
+    return turns
+
+
+def _message(turn: object, where: str, number: int) -> Message:
+    if not isinstance(turn, Mapping):
+        raise DataError(f"{where}: turn {number} is {type(turn).__name__}; it must be an object with role and content.")
+    role, content = turn.get("role"), turn.get("content")
+    if role not in ROLES:
+        raise DataError(f"{where}: turn {number} has role {role!r}; roles are {', '.join(ROLES)}.")
+    if not isinstance(content, str) or not content.strip():
+        raise DataError(f"{where}: turn {number} ({role}) has no content.")
+    return Message(role, content)
+
+
+def few_shot_messages(row: Row, examples: Sequence[Row]) -> tuple[Message, ...]:
+    """The row's prompt with solved examples before it as earlier turns of the same conversation.
+
+    Args:
+        row: The row to answer.
+        examples: Solved rows of the training split.
+
+    Returns:
+        System message (the row's own, if any), then question and answer of each example, then the row's question.
+    """
+    system = tuple(m for m in row.prompt if m.role == "system")
+    shots = tuple(m for example in examples for m in example.messages if m.role != "system")
+    question = tuple(m for m in row.prompt if m.role != "system")
+    return (*system, *shots, *question)

@@ -1,0 +1,1 @@
+"""Fine-tuning on Ray Train: data, model, strategy, loop, checkpoint, evaluation."""

@@ -1,0 +1,43 @@
+"""From the best checkpoint to the artifact that every later stage reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from luthier.config.load import config_hash, dump_yaml
+from luthier.manifest import BaseModelRef, Manifest, write_manifest
+from luthier.trainers.base_model import base_digest
+from luthier.trainers.checkpoint import Checkpoint
+from luthier.trainers.loop import Job
+from luthier.trainers.tokens import ChatTokenizer
+
+
+def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
+    """Copy the best weights, the tokenizer and the resolved config, and describe them in a manifest written last.
+
+    The directory appears whole or not at all.
+    """
+    half_made = artifact_dir.with_name(artifact_dir.name + ".partial")
+    shutil.rmtree(half_made, ignore_errors=True)
+    shutil.copytree(best.weights_dir, half_made)
+    ChatTokenizer(job.base_model_dir).hf.save_pretrained(half_made / "tokenizer")
+    (half_made / "config.yaml").write_text(dump_yaml(job.cfg), encoding="utf-8")
+    prints = {"train": job.train.fingerprints}
+    if job.validation:
+        prints["validation"] = job.validation.fingerprints
+    manifest = write_manifest(
+        half_made,
+        name=job.cfg.name,
+        method=job.cfg.train.method,
+        base_model=BaseModelRef(
+            model_name_or_path=job.cfg.model.model_name_or_path, digest=base_digest(job.base_model_dir)
+        ),
+        config_hash=config_hash(job.cfg),
+        data=prints,
+        metrics={name: value for name, value in best.metrics.items() if name in ("step", "epoch", "loss", "eval_loss")},
+    )
+    shutil.rmtree(artifact_dir, ignore_errors=True)
+    os.replace(half_made, artifact_dir)
+    return manifest

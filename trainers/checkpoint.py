@@ -1,0 +1,136 @@
+"""Checkpoints that are visible only when they are whole.
+
+A checkpoint is a directory ``step-00000120``. Every worker writes its files; when all are done, rank 0 writes
+``checkpoint.json`` with the digest of each. A directory without that file, or with a file that differs from its
+digest, is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from luthier.digests import atomic_write_text, sha256_file
+from luthier.errors import IntegrityError
+from luthier.trainers.strategies.base import Worker
+
+log = logging.getLogger(__name__)
+_INDEX = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint.
+
+    Attributes:
+        path: Its directory.
+        step: Optimizer steps done.
+        metrics: What was measured at that step.
+        world_size: Workers that wrote it.
+    """
+
+    path: Path
+    step: int
+    metrics: dict[str, float]
+    world_size: int
+
+    @property
+    def weights_dir(self) -> Path:
+        """Deployable weights: ``adapter/`` or ``model/`` inside."""
+        return self.path / "weights"
+
+    @property
+    def state_dir(self) -> Path:
+        """Optimizer and schedule."""
+        return self.path / "state"
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        root: Directory that holds them; on storage that all workers see.
+        keep: How many to keep; the best and the newest always stay.
+        metric: Name of the metric that ``best`` minimises.
+    """
+
+    def __init__(self, root: Path, keep: int, metric: str) -> None:
+        self._root = root
+        self._keep = keep
+        self._metric = metric
+
+    def save(self, worker: Worker, step: int, metrics: dict[str, float], write: Callable[[Checkpoint], None]) -> Checkpoint:
+        """Write a checkpoint with all workers, publish it, and delete what is no longer to be kept."""
+        checkpoint = Checkpoint(self._root / f"step-{step:08d}", step, metrics, worker.world_size)
+        if worker.rank == 0:
+            shutil.rmtree(checkpoint.path, ignore_errors=True)
+            checkpoint.weights_dir.mkdir(parents=True)
+            checkpoint.state_dir.mkdir()
+        worker.barrier()
+        write(checkpoint)
+        worker.barrier()
+        if worker.rank == 0:
+            self._publish(checkpoint)
+            self._prune()
+        worker.barrier()
+        return checkpoint
+
+    def complete(self) -> list[Checkpoint]:
+        """Published checkpoints, oldest first. Their digests are not checked."""
+        indexes = [(path, json.loads(path.read_text())) for path in sorted(self._root.glob(f"step-*/{_INDEX}"))]
+        return [Checkpoint(path.parent, index["step"], index["metrics"], index["world_size"]) for path, index in indexes]
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose files all match their digests; a broken one is named in a warning."""
+        return self._first_sound(self.complete()[::-1])
+
+    def best(self) -> Checkpoint | None:
+        """The sound checkpoint with the lowest metric; without that metric, the newest."""
+        return self._first_sound(sorted(self.complete(), key=self._rank))
+
+    def _rank(self, checkpoint: Checkpoint) -> tuple[float, int]:
+        return checkpoint.metrics.get(self._metric, float("inf")), -checkpoint.step
+
+    def _first_sound(self, candidates: list[Checkpoint]) -> Checkpoint | None:
+        for checkpoint in candidates:
+            try:
+                verify(checkpoint)
+            except IntegrityError as error:
+                log.warning("checkpoint %s is skipped: %s", checkpoint.path, error)
+            else:
+                return checkpoint
+        return None
+
+    def _publish(self, checkpoint: Checkpoint) -> None:
+        files = [path for path in sorted(checkpoint.path.rglob("*")) if path.is_file() and path.name != _INDEX]
+        digests = {str(path.relative_to(checkpoint.path)): sha256_file(path) for path in files}
+        index = {**asdict(checkpoint), "path": None, "files": digests}
+        atomic_write_text(checkpoint.path / _INDEX, json.dumps(index, indent=1))
+
+    def _prune(self) -> None:
+        checkpoints = self.complete()
+        protected = {checkpoints[-1].step, min(checkpoints, key=self._rank).step}
+        spare = [checkpoint for checkpoint in checkpoints if checkpoint.step not in protected]
+        for checkpoint in spare[: max(0, len(checkpoints) - self._keep)]:
+            (checkpoint.path / _INDEX).unlink()
+            shutil.rmtree(checkpoint.path)
+
+
+def verify(checkpoint: Checkpoint) -> None:
+    """Compare every file with its digest.
+
+    Raises:
+        IntegrityError: A file is missing or differs.
+    """
+    index = json.loads((checkpoint.path / _INDEX).read_text())
+    for name, expected in index["files"].items():
+        path = checkpoint.path / name
+        if not path.is_file():
+            raise IntegrityError(f"{path} is missing.")
+        actual = sha256_file(path)
+        if actual != expected:
+            raise IntegrityError(f"{path} has SHA-256 {actual[:12]}..., recorded is {expected[:12]}...")

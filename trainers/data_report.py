@@ -1,0 +1,79 @@
+"""What the data looks like before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from luthier.config.run import RunConfig
+from luthier.rows import Row
+from luthier.trainers.blocks import SplitAccount, prepare_block
+from luthier.trainers.files import SPLITS, Split, read_rows
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split of all datasets together.
+
+    Attributes:
+        account: What tokenising did to its rows.
+        labels: Rows per label; empty for data without labels.
+        repeated_in_train: Rows whose prompt stands in the training split too (0 for the training split).
+        reused: Whether the tokenised rows were in the cache.
+    """
+
+    account: SplitAccount
+    labels: dict[str, int]
+    repeated_in_train: int
+    reused: bool
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The checked data of a run, by split."""
+
+    splits: dict[Split, SplitReport] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {name: asdict(report) for name, report in self.splits.items()}
+
+    def table(self) -> Table:
+        """For the terminal."""
+        table = Table("split", *("rows", "tokens", "with loss", "longest", "truncated", "dropped", "also in train"))
+        for name, report in self.splits.items():
+            account = report.account
+            figures = (account.rows, account.tokens, account.loss_tokens, account.longest)
+            losses = (account.truncated, account.dropped, report.repeated_in_train)
+            table.add_row(name, *(f"{figure:,}" for figure in (*figures, *losses)))
+        return table
+
+
+def check_data(cfg: RunConfig, base_model_dir: Path) -> DataReport:
+    """Read, check and tokenise every split that the config names. Ray must be initialised.
+
+    Raises:
+        DataError: Names file and line of the first row that can't be used.
+    """
+    splits: dict[Split, SplitReport] = {}
+    train_prompts: set[tuple[str, ...]] = set()
+    for split in SPLITS:
+        rows = [row for dataset in cfg.datasets if getattr(dataset, split) for row in read_rows(dataset, split)]
+        if not rows:
+            continue
+        prompts = [_key(row) for row in rows]
+        if split == "train":
+            train_prompts = set(prompts)
+        block = prepare_block(cfg.datasets, cfg.data, base_model_dir, split)
+        repeated = 0 if split == "train" else sum(prompt in train_prompts for prompt in prompts)
+        labels = dict(Counter(row.label for row in rows if row.label is not None).most_common())
+        splits[split] = SplitReport(block.account, labels, repeated, block.reused)
+    return DataReport(splits)
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(message.content.strip().casefold() for message in row.prompt)

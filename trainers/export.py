@@ -1,0 +1,27 @@
+"""Trained weights in the form that peft, transformers and the server read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def write_weights(model: Any, weights: dict[str, torch.Tensor], directory: Path) -> None:
+    """Write ``adapter/`` (peft, float32) or ``model/`` (transformers, bfloat16), safetensors only.
+
+    Args:
+        model: The model that was trained; its config and architecture are used, its own weights are not.
+        weights: Trained parameters by name.
+        directory: Where to write.
+    """
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        state = {name: weight.float() for name, weight in weights.items()}
+        model.save_pretrained(str(directory / "adapter"), state_dict=state, save_embedding_layers=False)
+        (directory / "adapter" / "README.md").unlink(missing_ok=True)
+    else:
+        half = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
+        model.save_pretrained(directory / "model", state_dict=half)

@@ -1,0 +1,110 @@
+"""Dataset files to rows, each with its line, each checked."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from luthier.config.data import DatasetConfig
+from luthier.digests import sha256_file
+from luthier.errors import DataError
+from luthier.manifest import DataFingerprint
+from luthier.rows import Row, to_conversation
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def split_path(dataset: DatasetConfig, split: Split) -> Path | None:
+    """The split's file, or None where the dataset has none."""
+    name: str | None = getattr(dataset, split)
+    return None if name is None else Path(name).expanduser()
+
+
+def read_rows(dataset: DatasetConfig, split: Split) -> list[Row]:
+    """All rows of a split, in file order.
+
+    Raises:
+        DataError: The file is missing, empty or malformed; the message names file and line.
+    """
+    path = split_path(dataset, split)
+    if path is None:
+        raise DataError(f"dataset {dataset.name!r} has no {split} file; add datasets[].{split}.")
+    if not path.is_file():
+        raise DataError(f"datasets[].{split}: file {str(path)!r} does not exist; correct the path.")
+    rows = [
+        to_conversation(record, dataset, f"{path}:{line}", f"{path.name}:{line}") for line, record in _records(path)
+    ]
+    if not rows:
+        raise DataError(f"datasets[].{split}: {str(path)!r} holds no rows; give a file with at least one.")
+    return rows
+
+
+def fingerprint(dataset: DatasetConfig, split: Split, num_rows: int) -> DataFingerprint:
+    """What identifies the split's content."""
+    path = split_path(dataset, split)
+    if path is None:
+        raise DataError(f"dataset {dataset.name!r} has no {split} file.")
+    return DataFingerprint(path=str(path), rows=num_rows, sha256=sha256_file(path))
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: ending {path.suffix!r} is not known; use {', '.join(sorted(readers))}.")
+    for line, record in reader(path):
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{line}: holds {type(record).__name__}; each row must be an object.")
+        yield line, record
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            if not raw.strip():
+                continue
+            try:
+                yield number, json.loads(raw.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from error
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}:{number}: not valid JSON at column {error.colno}: {error.msg}.") from error
+
+
+def _json(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not valid JSON at column {error.colno}: {error.msg}.") from error
+    if not isinstance(content, list):
+        raise DataError(f"{path}: holds {type(content).__name__}; a .json file must be a list of rows.")
+    yield from enumerate(content, start=1)
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream, strict=True)
+        try:
+            for record in reader:
+                if None in record or None in record.values():
+                    raise DataError(f"{path}:{reader.line_num}: the number of columns differs from the header's.")
+                yield reader.line_num, record
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path}:{reader.line_num + 1}: not valid CSV in UTF-8: {error}.") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        batches = pq.ParquetFile(path).iter_batches()
+        yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a valid Parquet file: {error}.") from error

@@ -1,0 +1,140 @@
+"""One fine-tuning run on Ray Train, from tokenised data to a verified artifact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.config.run import RunConfig
+from luthier.errors import LuthierError, TrainingFailed
+from luthier.manifest import Manifest
+from luthier.trainers.artifact import write_artifact
+from luthier.trainers.checkpoint import Checkpoint
+from luthier.trainers.inprocess import make_job, worker_threads
+from luthier.trainers.loop import Job, train_loop
+from luthier.trainers.metrics_stream import FILE_NAME, Metrics, MetricsTail, read_metrics
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left behind.
+
+    Attributes:
+        artifact_dir: Manifest, weights and tokenizer of the best checkpoint.
+        manifest: The same manifest, parsed.
+        best_step: Optimizer step of the best checkpoint.
+        metrics: Every row of the metrics stream.
+        job: What was run; its accounts tell what became of the rows.
+    """
+
+    artifact_dir: Path
+    manifest: Manifest
+    best_step: int
+    metrics: tuple[Metrics, ...]
+    job: Job
+
+
+def train(
+    cfg: RunConfig,
+    *,
+    base_model_dir: Path,
+    workdir: Path,
+    on_metrics: Callable[[Metrics], None] | None = None,
+) -> TrainResult:
+    """Fine-tune on the running Ray cluster.
+
+    A run in a directory that holds complete checkpoints of the same configuration continues from the newest.
+
+    Args:
+        cfg: The configuration.
+        base_model_dir: The pretrained model, prepared.
+        workdir: The run's directory, on storage that all workers see.
+        on_metrics: Called with each row of the metrics stream as it appears.
+
+    Raises:
+        TrainingDiverged: The loss became NaN or infinite.
+        TrainingFailed: Workers failed more often than ``train.max_failures`` allows.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    job = make_job(cfg, base_model_dir, workdir.resolve())
+    with MetricsTail(job.workdir / FILE_NAME, on_metrics or (lambda row: None)):
+        _run_workers(job)
+    best = job.store().best()
+    if best is None:
+        raise TrainingFailed(f"{workdir}: the run ended without a complete checkpoint.")
+    artifact_dir = job.workdir / "artifact"
+    manifest = write_artifact(job, best, artifact_dir)
+    return TrainResult(artifact_dir, manifest, best.step, tuple(read_metrics(job.workdir / FILE_NAME)), job)
+
+
+def _run_workers(job: Job) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    train = job.cfg.train
+    resources = {key: amount for key, amount in train.resources_per_worker.items() if amount > 0}
+    trainer = TorchTrainer(
+        _worker_main,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=train.num_workers,
+            use_gpu=train.use_gpu,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name="checkpoints",  # Ray only takes note of checkpoints that lie in its run directory
+            storage_path=str(job.workdir),
+            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=0),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(worker_threads(job.cfg))}},
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise _cause(error) from error
+
+
+def _worker_main(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    import ray.train
+    import torch
+    from ray.train import CheckpointUploadMode
+    from ray.train.torch import get_device
+
+    from luthier.trainers.strategies import Worker
+
+    job: Job = config["job"]
+    torch.set_num_threads(worker_threads(job.cfg))
+    context = ray.train.get_context()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
+    os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
+
+    def report(metrics: Metrics, checkpoint: Checkpoint) -> None:
+        # Our own store has written the files and published them, so Ray only takes note of the place.
+        ray.train.report(
+            dict(metrics),
+            checkpoint=ray.train.Checkpoint(str(checkpoint.path)),
+            checkpoint_dir_name=checkpoint.path.name,
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    train_loop(job, worker, report)
+
+
+def _cause(error: BaseException) -> LuthierError:
+    """The error of ours that a worker died of, else one that names the first worker's error."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {}) or {}
+    for failure in failures.values():
+        seen: BaseException | None = failure
+        while seen is not None:
+            inner = getattr(seen, "cause", None)
+            for candidate in (seen, inner):
+                if isinstance(candidate, LuthierError):
+                    return type(candidate)(*candidate.args)
+            seen = seen.__cause__
+    first = next(iter(failures.items()), None)
+    detail = f"worker {first[0]}: {first[1]}" if first else str(error)
+    return TrainingFailed(f"training failed: {detail}")

@@ -1,0 +1,53 @@
+"""Training with one worker inside the process that calls, for sweeps whose trials are actors already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from luthier.config.run import RunConfig
+from luthier.trainers.blocks import prepare_block
+from luthier.trainers.checkpoint import Checkpoint
+from luthier.trainers.loop import Job, train_loop
+from luthier.trainers.metrics_stream import Metrics
+from luthier.trainers.strategies import Worker
+
+
+def make_job(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> Job:
+    """Tokenise what training needs, or find it in the cache. The test split is not touched."""
+    train = prepare_block(cfg.datasets, cfg.data, base_model_dir, "train")
+    has_validation = any(dataset.validation for dataset in cfg.datasets)
+    validation = prepare_block(cfg.datasets, cfg.data, base_model_dir, "validation") if has_validation else None
+    return Job(cfg, base_model_dir, train, validation, workdir)
+
+
+def train_in_process(
+    cfg: RunConfig,
+    *,
+    base_model_dir: Path,
+    workdir: Path,
+    report: Callable[[Metrics, Path | None], None],
+) -> None:
+    """Train here, with a world of one.
+
+    Args:
+        cfg: The configuration; ``train.num_workers`` is taken as 1.
+        base_model_dir: The pretrained model.
+        workdir: Where checkpoints and metrics go.
+        report: Called after each validation with the metrics and the checkpoint's directory.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(worker_threads(cfg))
+    worker = Worker(0, 1, torch.device("cuda") if cfg.train.use_gpu else torch.device("cpu"))
+
+    def forward(metrics: Metrics, checkpoint: Checkpoint) -> None:
+        report(metrics, checkpoint.path)
+
+    train_loop(make_job(cfg, base_model_dir, workdir), worker, forward)
+
+
+def worker_threads(cfg: RunConfig) -> int:
+    """Threads for torch: the CPUs that the worker reserves."""
+    return max(1, int(cfg.train.resources_per_worker.get("CPU", 1.0)))

@@ -1,0 +1,171 @@
+"""The training loop, run alike by every worker of a group, or by a lone process."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from luthier.config.run import RunConfig
+from luthier.errors import TrainingDiverged
+from luthier.trainers.batches import Batch, StepPlan, collate
+from luthier.trainers.blocks import Block
+from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
+from luthier.trainers.export import write_weights
+from luthier.trainers.loss import SumLoss
+from luthier.trainers.metrics_stream import Metrics, MetricsWriter
+from luthier.trainers.model import build_trainable
+from luthier.trainers.strategies import Strategy, Worker, build_strategy
+from luthier.trainers.tokens import ChatTokenizer, Encoded
+
+Report = Callable[[Metrics, Checkpoint], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know.
+
+    Attributes:
+        cfg: The run's configuration.
+        base_model_dir: The pretrained model.
+        train: Tokenised training rows.
+        validation: Tokenised validation rows, or None.
+        workdir: The run's directory, on storage that all workers see.
+    """
+
+    cfg: RunConfig
+    base_model_dir: Path
+    train: Block
+    validation: Block | None
+    workdir: Path
+
+    def plan(self, world_size: int) -> StepPlan:
+        """Which rows go where."""
+        train = self.cfg.train
+        accumulation = train.gradient_accumulation_steps
+        return StepPlan(self.train.account.kept, world_size, train.per_device_train_batch_size, accumulation, self.cfg.seed)
+
+    def num_steps(self, world_size: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.cfg.train.max_steps or self.cfg.train.num_train_epochs * self.plan(world_size).steps_per_epoch
+
+    def store(self) -> CheckpointStore:
+        """The run's checkpoints."""
+        train = self.cfg.train
+        return CheckpointStore(self.workdir / "checkpoints", train.save_total_limit, train.metric_for_best_model)
+
+
+def train_loop(job: Job, worker: Worker, report: Report) -> None:
+    """Train from the newest complete checkpoint, or from the start, to the last step.
+
+    Args:
+        job: What to do.
+        worker: This process's place in the group.
+        report: Called on every worker after each checkpoint, with the metrics of that step.
+
+    Raises:
+        TrainingDiverged: The loss or the gradient became NaN or infinite.
+    """
+    train, plan, num_steps = job.cfg.train, job.plan(worker.world_size), job.num_steps(worker.world_size)
+    torch.manual_seed(job.cfg.seed)
+    rows, validation = job.train.read(), job.validation.read() if job.validation else []
+    pad_id = ChatTokenizer(job.base_model_dir).pad_id
+    model = build_trainable(job.base_model_dir, job.cfg.model, train)
+    strategy = build_strategy(train, SumLoss(model), worker, num_steps)
+    store = job.store()
+    first_step = _resume(store, strategy, worker)
+    writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
+    save_every = train.eval_steps or plan.steps_per_epoch
+    model.train()
+    for step in range(first_step + 1, num_steps + 1):
+        began = time.monotonic()
+        batches = [collate([rows[i] for i in part], pad_id) for part in plan.micro_batches(step - 1, worker.rank)]
+        metrics = _step(strategy, [batch.to(worker.device) for batch in batches], worker, step)
+        elapsed_s = time.monotonic() - began
+        metrics |= {
+            "step": step,
+            "num_steps": num_steps,
+            "epoch": step / plan.steps_per_epoch,
+            "tokens_per_s": metrics["tokens"] / elapsed_s,
+            "loss_tokens_per_s": metrics["loss_tokens"] / elapsed_s,
+        }
+        due = step % save_every == 0 or step == num_steps
+        if due and validation:
+            metrics["eval_loss"] = _validate(strategy, model, validation, pad_id, worker, train.per_device_train_batch_size)
+        if writer and (due or step % train.logging_steps == 0):
+            writer.write(metrics)
+        if due:
+            report(metrics, _save(store, strategy, model, worker, step, metrics))
+    if writer:
+        writer.close()
+
+
+def _step(strategy: Strategy, batches: Sequence[Batch], worker: Worker, step: int) -> Metrics:
+    """One optimizer step over this worker's micro-batches.
+
+    The loss is sum(-log p) / number of loss-bearing tokens, both over all workers and micro-batches: the mean over
+    tokens, however unevenly the rows' lengths fall.
+    """
+    rate = strategy.learning_rate()
+    tokens, loss_tokens = worker.sum(
+        sum(batch.num_tokens for batch in batches), sum(batch.num_loss_tokens for batch in batches)
+    )
+    total = torch.zeros((), device=worker.device)
+    for number, batch in enumerate(batches, start=1):
+        total += strategy.forward_backward(batch, loss_tokens, last=number == len(batches))
+    (nll,) = worker.sum(float(total))
+    loss = nll / loss_tokens
+    if not math.isfinite(loss):
+        raise TrainingDiverged(f"step {step}: the loss is {loss}; lower train.learning_rate or train.max_grad_norm.")
+    grad_norm = strategy.step()
+    if not math.isfinite(grad_norm):
+        raise TrainingDiverged(f"step {step}: the gradient's norm is {grad_norm}; lower train.learning_rate.")
+    return {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, "loss_tokens": loss_tokens}
+
+
+@torch.no_grad()
+def _validate(
+    strategy: Strategy, model: torch.nn.Module, rows: Sequence[Encoded], pad_id: int, worker: Worker, batch_size: int
+) -> float:
+    """Token-weighted mean loss over all validation rows, each seen by one worker."""
+    model.eval()
+    nll, loss_tokens = 0.0, 0
+    # ZeRO-3 gathers weights in every forward pass, so all workers must run equally many.
+    per_worker = math.ceil(len(rows) / worker.world_size)
+    mine = rows[worker.rank :: worker.world_size]
+    for start in range(0, per_worker, batch_size):
+        batch = collate(mine[start : start + batch_size], pad_id).to(worker.device)
+        nll += float(strategy.loss(batch))
+        loss_tokens += batch.num_loss_tokens
+    model.train()
+    nll, all_tokens = worker.sum(nll, loss_tokens)
+    return nll / all_tokens
+
+
+def _save(
+    store: CheckpointStore, strategy: Strategy, model: torch.nn.Module, worker: Worker, step: int, metrics: Metrics
+) -> Checkpoint:
+    def write(checkpoint: Checkpoint) -> None:
+        weights = strategy.trained_weights()
+        if worker.rank == 0:
+            write_weights(model, weights, checkpoint.weights_dir)
+        strategy.save_state(checkpoint.state_dir)
+        torch.save(torch.get_rng_state(), checkpoint.state_dir / f"rng-{worker.rank}.pt")
+
+    return store.save(worker, step, metrics, write)
+
+
+def _resume(store: CheckpointStore, strategy: Strategy, worker: Worker) -> int:
+    """Load the newest complete checkpoint; the number of steps that are done."""
+    checkpoint = store.newest()
+    if checkpoint is None:
+        return 0
+    strategy.load_state(checkpoint.state_dir)
+    rng = checkpoint.state_dir / f"rng-{worker.rank}.pt"
+    if rng.exists():
+        torch.set_rng_state(torch.load(rng, weights_only=True))
+    return checkpoint.step

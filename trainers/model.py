@@ -1,0 +1,78 @@
+"""The model that a worker trains or asks: the base in its compute type, with adapters where wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.config.model import ModelConfig
+from luthier.config.train import TrainConfig
+from luthier.errors import ConfigError
+
+
+def load_base(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
+    """The pretrained causal language model in one floating-point type."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        base_model_dir,
+        dtype=dtype,
+        attn_implementation=model.attn_implementation,
+        trust_remote_code=model.trust_remote_code,
+        use_safetensors=True,
+    )
+
+
+def build_trainable(base_model_dir: Path, model: ModelConfig, train: TrainConfig) -> nn.Module:
+    """The model to train. Trained weights are float32; a frozen base is in the compute type.
+
+    Raises:
+        ConfigError: ``lora_target_modules`` names no layer of this model.
+    """
+    compute = torch.bfloat16 if train.bf16 else torch.float32
+    base = load_base(base_model_dir, model, compute if train.method == "lora" else torch.float32)
+    base.config.use_cache = False
+    if train.gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if train.method == "full":
+        return base  # type: ignore[no-any-return]
+    if train.gradient_checkpointing:
+        base.enable_input_require_grads()
+    return _with_adapter(base, train)
+
+
+def load_adapter(base: Any, adapter_dir: Path) -> Any:
+    """Put a saved adapter on a base for inference, in the base's own type, as the server does."""
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(base, adapter_dir, autocast_adapter_dtype=False)
+    return model.to(base.dtype).eval()
+
+
+def _with_adapter(base: Any, train: TrainConfig) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    targets = train.lora_target_modules
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=train.lora_r,
+        lora_alpha=train.lora_alpha,  # type: ignore[arg-type]  # peft also takes floats
+        lora_dropout=train.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=train.use_rslora,
+        use_dora=train.use_dora,
+    )
+    try:
+        model = get_peft_model(base, lora)
+    except ValueError as error:
+        raise ConfigError(f"train.lora_target_modules is {targets!r}: {error}") from error
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            # The adapters' products run in the compute type by autocast; a detour through float32 would cost a tenth
+            # of the step's time and change nothing.
+            module.cast_input_dtype_enabled = False
+    return model

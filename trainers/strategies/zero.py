@@ -1,0 +1,92 @@
+"""DeepSpeed ZeRO (Rajbhandari et al. 2020): optimizer state, gradients and weights divided among workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.config.train import TrainConfig
+from luthier.trainers.batches import Batch
+from luthier.trainers.loss import SumLoss
+from luthier.trainers.optimizer import build_optimizer, build_schedule
+from luthier.trainers.strategies.base import Worker
+
+_TAG = "zero"
+
+
+def zero_config(train: TrainConfig) -> dict[str, Any]:
+    """The DeepSpeed configuration of a run; every value comes from the run's own config."""
+    stage = int((train.deepspeed or "z0").removeprefix("z"))
+    return {
+        "train_micro_batch_size_per_gpu": train.per_device_train_batch_size,
+        "gradient_accumulation_steps": train.gradient_accumulation_steps,
+        "gradient_clipping": train.max_grad_norm,
+        "bf16": {"enabled": train.bf16},
+        "zero_optimization": {"stage": stage, "overlap_comm": False, "contiguous_gradients": True},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31,
+    }
+
+
+class Zero:
+    """A DeepSpeed engine at ZeRO stage 0, 1, 2 or 3."""
+
+    def __init__(self, train: TrainConfig, loss: SumLoss, worker: Worker, num_steps: int) -> None:
+        import deepspeed
+
+        backend = "nccl" if worker.device.type == "cuda" else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+        self._stage3 = train.deepspeed == "z3"
+        self._worker = worker
+        self._scale = worker.world_size * train.gradient_accumulation_steps
+        self._model = loss.to(torch.bfloat16) if train.bf16 else loss
+        optimizer = build_optimizer(self._model.parameters(), train)
+        schedule = build_schedule(optimizer, train, num_steps)
+        self._engine: Any
+        self._engine, _, _, self._schedule = deepspeed.initialize(
+            model=self._model, optimizer=optimizer, lr_scheduler=schedule, config=zero_config(train)
+        )
+        self.loss: nn.Module = self._engine
+
+    def forward_backward(self, batch: Batch, num_loss_tokens: float, *, last: bool) -> torch.Tensor:
+        """See :class:`Strategy`."""
+        del last  # the engine counts micro-batches itself
+        loss: torch.Tensor = self._engine(batch)
+        # The engine divides by micro-steps and averages over workers; undo both, then divide by all tokens.
+        self._engine.backward(loss * (self._scale / num_loss_tokens))
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()
+        return loss.detach()
+
+    def step(self) -> float:
+        """See :class:`Strategy`."""
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm() or 0.0)
+
+    def learning_rate(self) -> float:
+        """See :class:`Strategy`."""
+        return float(self._engine.get_lr()[0])
+
+    def trained_weights(self) -> dict[str, torch.Tensor]:
+        """See :class:`Strategy`. At stage 3 each weight is gathered in turn."""
+        import deepspeed
+
+        weights = {}
+        for name, parameter in self._model.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self._stage3):
+                if self._worker.rank == 0:
+                    weights[name] = parameter.detach().cpu().clone()
+        return weights
+
+    def save_state(self, directory: Path) -> None:
+        """See :class:`Strategy`. Every worker writes its own part."""
+        self._engine.save_checkpoint(str(directory), tag=_TAG, exclude_frozen_parameters=True)
+
+    def load_state(self, directory: Path) -> None:
+        """See :class:`Strategy`."""
+        self._engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=False)
