@@ -1,7 +1,8 @@
 """Where a registry keeps its bytes: a local directory, or anything that fsspec reaches.
 
 The registry needs one thing that a plain file system API does not promise: :meth:`Store.create`, by which
-exactly one of several concurrent writers gets a key. Nothing is ever overwritten, so no lock is held across machines.
+exactly one of several concurrent writers gets a key. Nothing is ever overwritten, so no lock is held across
+machines.
 """
 
 from __future__ import annotations
@@ -176,8 +177,8 @@ class RemoteStore:
         protocols = (
             {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
         )
-        self._in_memory = "memory" in protocols
-        self._exclusive = self._in_memory or bool(protocols & _CONDITIONAL_CREATE)
+        self._object_store = bool(protocols & _CONDITIONAL_CREATE)
+        self._exclusive = self._object_store or "memory" in protocols
 
     def address(self, key: str) -> str:
         """URI of the key."""
@@ -214,15 +215,15 @@ class RemoteStore:
                 "%s: no conditional write here; let one process at a time register or move aliases.",
                 self.address(""),
             )
-        with _reaching(self.address(key)), _memory_lock:
-            self._fs.makedirs(self._fs._parent(self._path(key)), exist_ok=True)
+        with _reaching(self.address(key), writing=True), _memory_lock:
+            self._make_parent(key)
             self._fs.pipe_file(self._path(key), data, mode="create")
 
     def upload(self, source: Path, key: str) -> FileDigest:
         """Copy the file, then read the object back and digest it."""
         path = self._path(key)
-        with _reaching(self.address(key)):
-            self._fs.makedirs(self._fs._parent(path), exist_ok=True)
+        with _reaching(self.address(key), writing=True):
+            self._make_parent(key)
             self._fs.put_file(str(source), path)
             with self._fs.open(path, "rb") as stream:
                 return _digest(stream)
@@ -232,6 +233,11 @@ class RemoteStore:
         with _reaching(self.address(key)):
             target.parent.mkdir(parents=True, exist_ok=True)
             self._fs.get_file(self._path(key), str(target))
+
+    def _make_parent(self, key: str) -> None:
+        # Object stores have no directories, and there makedirs would make a mistyped bucket.
+        if not self._object_store:
+            self._fs.makedirs(self._fs._parent(self._path(key)), exist_ok=True)
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}".rstrip("/")
@@ -255,12 +261,14 @@ def _writing(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _reaching(address: str) -> Iterator[None]:
+def _reaching(address: str, writing: bool = False) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, FileExistsError, LuthierError):
+    except (FileExistsError, LuthierError):
         raise
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and not writing:
+            raise
         # Backends raise their own libraries' errors (botocore, google.api_core, ...), which share no root.
         raise OutputError(
             f"{address}: {type(error).__name__}: {error}; check registry.uri, "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from luthier.digests import (
     atomic_write_text,
     exclusive_write_bytes,

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from luthier.errors import ConfigError, OutputError, RegistryError
 from luthier.registry import Registry
 
-from tests.unit.test_manifest import describe, make_artifact
-
-NASTY = [
-    "", ".", "..", "../evil", "/etc", "a/b", "a\\b", "a..b", "A", "a b", "a\n", "a\x00", "-a", "a%2fb", "~", "ä", "٣",
-    "a" * 64, "con.txt", "s3://x", "$HOME", ".hidden",
-]  # fmt: skip
+NASTY = ["", ".", "..", "../evil", "/etc", "a/b", "a\\b", "a..b", "A", "a b", "a\n", "a\x00", "-a", "a%2fb"]
+NASTY += ["~", "ä", "٣", "a" * 64, "con.txt", "s3://x", "$HOME", ".hidden"]
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_nasty_names(tmp_path: Path, name: str) -> None:
-    artifact = make_artifact(tmp_path / "artifact")
-    describe(artifact)
+def test_nasty_names(tmp_path: Path, artifact: Path, name: str) -> None:
     registry = Registry(str(tmp_path / "root" / "registry"))
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: registry.register(artifact, name),
         lambda: registry.list(name),
         lambda: registry.resolve(f"{name}@1"),
@@ -39,9 +35,7 @@ def test_nasty_names(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("alias", [*NASTY, "3", "3a", "latest"])
-def test_nasty_aliases(tmp_path: Path, alias: str) -> None:
-    artifact = make_artifact(tmp_path / "artifact")
-    describe(artifact)
+def test_nasty_aliases(tmp_path: Path, artifact: Path, alias: str) -> None:
     registry = Registry(str(tmp_path / "registry"))
     registry.register(artifact, "sections")
     with pytest.raises(RegistryError, match="alias"):
@@ -50,18 +44,14 @@ def test_nasty_aliases(tmp_path: Path, alias: str) -> None:
 
 
 @pytest.mark.parametrize("selector", ["0", "01", "-1", "1.0", "٣", "../1", "1/../2", "champion@x", "9" * 10])
-def test_nasty_selectors(tmp_path: Path, selector: str) -> None:
-    artifact = make_artifact(tmp_path / "artifact")
-    describe(artifact)
+def test_nasty_selectors(tmp_path: Path, artifact: Path, selector: str) -> None:
     registry = Registry(str(tmp_path / "registry"))
     registry.register(artifact, "sections")
     with pytest.raises(RegistryError):
         registry.resolve(f"sections@{selector}")
 
 
-def test_foreign_directories_are_passed_over(tmp_path: Path) -> None:
-    artifact = make_artifact(tmp_path / "artifact")
-    describe(artifact)
+def test_foreign_directories_are_passed_over(tmp_path: Path, artifact: Path) -> None:
     registry = Registry(str(tmp_path / "registry"))
     registry.register(artifact, "sections")
     for name in ("lost+found", ".snapshot", "Upper", "empty", "sections/versions/old", "sections/versions/0"):
@@ -76,9 +66,7 @@ def test_bad_uris(uri: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_an_unwritable_root_is_one_clear_error(tmp_path: Path) -> None:
-    artifact = make_artifact(tmp_path / "artifact")
-    describe(artifact)
+def test_an_unwritable_root_is_one_clear_error(tmp_path: Path, artifact: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     registry = Registry(str(tmp_path / "file" / "registry"))
     assert registry.list() == []

@@ -9,21 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from luthier.digests import sha256_file
 from luthier.errors import ConfigError, IntegrityError, OutputError, RegistryError
 from luthier.manifest import load_manifest, verify
 from luthier.registry import Registry
 
-from tests.unit.test_manifest import SAFETENSORS, describe, make_artifact
+WEIGHTS = b"\x02\x00\x00\x00\x00\x00\x00\x00{}"
+
 
 EVALUATION = {"n": 2, "labels": ["a", "b"], "variants": {"tuned": {"metrics": {"macro_f1": 0.5}}}}
-
-
-@pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    directory = make_artifact(tmp_path / "artifact")
-    describe(directory)
-    return directory
 
 
 @pytest.fixture(params=["directory", "file", "memory"])
@@ -69,7 +64,7 @@ def test_fetch_gives_verified_files(registry: Registry, artifact: Path, tmp_path
     version = registry.register(artifact, "sections", EVALUATION)
     for path in (registry.fetch("sections@1"), registry.fetch("sections@1", tmp_path / "here" / "copy")):
         verify(path, version.manifest)
-        assert (path / "adapter/adapter_model.safetensors").read_bytes() == SAFETENSORS
+        assert (path / "adapter/adapter_model.safetensors").read_bytes() == WEIGHTS
         assert json.loads((path / "evaluation.json").read_text()) == EVALUATION
     assert registry.fetch("sections@1", tmp_path / "here" / "copy") == tmp_path / "here" / "copy"
     assert [entry.name for entry in (tmp_path / "here").iterdir()] == ["copy"]
@@ -99,7 +94,7 @@ def test_fetch_names_the_bad_file(
     stored = Path(local.register(artifact, "sections").uri) / name
     stored.unlink()
     if how == "changed":
-        stored.write_bytes(SAFETENSORS + b" ")
+        stored.write_bytes(WEIGHTS + b" ")
     with pytest.raises(IntegrityError, match=name):
         local.fetch("sections@1")
     with pytest.raises(IntegrityError, match=name):
