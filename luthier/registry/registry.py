@@ -130,8 +130,7 @@ class Registry:
         version = self.resolve(ref)
         key = version_key(version.name, version.version)
         if dest is None:
-            in_place = self._store.local_path(key)
-            if in_place is not None:
+            if (in_place := self._store.local_path(key)) is not None:
                 verify(in_place, version.manifest)
                 return in_place
             # With the manifest's digest, a registry wiped and filled anew can't be taken for the old one.
@@ -147,8 +146,7 @@ class Registry:
             IntegrityError: It was changed.
         """
         version = self.resolve(ref)
-        expected = version.registration.evaluation_sha256
-        if expected is None:
+        if (expected := version.registration.evaluation_sha256) is None:
             raise RegistryError(f"{version.ref} was registered without an evaluation; evaluate it first.")
         key = f"{version_key(version.name, version.version)}/{EVALUATION_NAME}"
         try:
