@@ -1,8 +1,8 @@
 """Aliases as an append-only log: who moved which alias, when, why, on which figures, from where to where.
 
 One record is one object, ``aliases/00000007.json``, and carries the whole alias table after the move. Only
-one writer that has read record 7 can make record 8: that is the compare-and-swap, and it needs no lock. Table and
-history can't disagree, because they are the same objects.
+one writer that has read record 7 can make record 8: that is the compare-and-swap, and it needs no lock. Table
+and history can't disagree, because they are the same objects.
 """
 
 from __future__ import annotations
