@@ -161,8 +161,9 @@ def connect(address: str | None = None) -> JobSubmissionClient:
     """A client of the cluster's job server.
 
     Raises:
-        ResourceError: Nothing answers there.
+        ResourceError: Nothing answers there, or it asks for a token.
     """
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     url = address or os.environ.get("RAY_ADDRESS") or DEFAULT_ADDRESS
@@ -170,6 +171,11 @@ def connect(address: str | None = None) -> JobSubmissionClient:
         raise ResourceError(f"the job server's address {url!r} has no scheme; give it as http://HOST:8265.")
     try:
         return JobSubmissionClient(url)
+    except AuthenticationError as error:
+        raise ResourceError(
+            f"the Ray head at {url} asks for a token that was not sent or is not its own; set RAY_AUTH_MODE=token "
+            "and, where the token does not lie in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH."
+        ) from error
     except (ConnectionError, RuntimeError, OSError) as error:
         raise ResourceError(
             f"no Ray job server answers at {url}; check --address and that the head runs."
