@@ -173,8 +173,8 @@ def connect(address: str | None = None) -> JobSubmissionClient:
         return JobSubmissionClient(url)
     except AuthenticationError as error:
         raise ResourceError(
-            f"the Ray head at {url} asks for a token that was not sent or is not its own; set RAY_AUTH_MODE=token "
-            "and, where the token does not lie in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH."
+            f"the Ray head at {url} asks for a token that was not sent or is not its own; set "
+            "RAY_AUTH_MODE=token and, where the token does not lie in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH."
         ) from error
     except (ConnectionError, RuntimeError, OSError) as error:
         raise ResourceError(

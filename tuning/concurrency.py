@@ -9,6 +9,7 @@ from typing import Any
 
 from luthier.config import RunConfig
 from luthier.errors import ResourceError
+from luthier.tuning.data import trials_tokenise
 from luthier.tuning.space import num_trials, probe_values, sweep_of, trial_config
 from luthier.tuning.trial import trial_demand
 
@@ -24,7 +25,8 @@ def max_concurrent(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> in
         ResourceError: The cluster can't hold even one trial.
     """
     tune = sweep_of(cfg)
-    demands = [trial_demand(trial_config(cfg, params)) for params in _resource_choices(cfg)]
+    tokenises = trials_tokenise(tune)
+    demands = [trial_demand(trial_config(cfg, p), tokenises=tokenises) for p in _resource_choices(cfg)]
     slots = num_trials(tune)
     for demand in demands:
         for key, amount in demand.items():

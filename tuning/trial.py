@@ -15,6 +15,7 @@ from luthier.tuning.space import sweep_of, trial_config
 # A nested Ray Train run reserves its own CPUs; the process that only watches it reserves next to nothing. It
 # can't be zero: Tune wants at least one non-empty bundle.
 WATCHER_BUNDLE = {"memory": float(2**20)}
+TOKENISER_BUNDLE = {"CPU": 1.0}
 
 
 class Report(Protocol):
@@ -101,13 +102,21 @@ def run_trial(spec: TrialSpec, params: Mapping[str, Any]) -> None:
             shutil.rmtree(workdir / leftover, ignore_errors=True)
 
 
-def trial_bundles(cfg: RunConfig) -> list[dict[str, float]]:
-    """What Tune reserves for one trial: its single worker, or the watcher of a nested Ray Train run."""
-    if cfg.train.num_workers > 1:
-        return [dict(WATCHER_BUNDLE)]
-    return [dict(cfg.train.resources_per_worker)]
+def trial_bundles(cfg: RunConfig, *, tokenises: bool) -> list[dict[str, float]]:
+    """What Tune reserves for one trial: its single worker, or the watcher of a nested Ray Train run.
+
+    Args:
+        cfg: The trial's config.
+        tokenises: Whether the trial may have to tokenise, which Ray Data does in a process of its own.
+    """
+    worker = dict(WATCHER_BUNDLE) if cfg.train.num_workers > 1 else dict(cfg.train.resources_per_worker)
+    return [worker, dict(TOKENISER_BUNDLE)] if tokenises else [worker]
 
 
-def trial_demand(cfg: RunConfig) -> dict[str, float]:
+def trial_demand(cfg: RunConfig, *, tokenises: bool) -> dict[str, float]:
     """All that one trial uses, whoever reserves it."""
-    return {key: amount * cfg.train.num_workers for key, amount in cfg.train.resources_per_worker.items()}
+    demand = {key: amount * cfg.train.num_workers for key, amount in cfg.train.resources_per_worker.items()}
+    if tokenises:
+        for key, amount in TOKENISER_BUNDLE.items():
+            demand[key] = demand.get(key, 0.0) + amount
+    return demand

@@ -14,6 +14,7 @@ from luthier.config import RunConfig
 from luthier.errors import LuthierError, OutputError, ResourceError
 from luthier.sweep_schema import SweepResult, TrialProgress, TrialResult
 from luthier.tuning.concurrency import max_concurrent
+from luthier.tuning.data import prepare_data, trials_tokenise
 from luthier.tuning.leaderboard import write_outcome
 from luthier.tuning.space import check_space, final_config, num_trials, sweep_of, to_param_space, trial_config
 from luthier.tuning.trial import TrialSpec, make_trainable, trial_bundles
@@ -56,6 +57,7 @@ def tune(
     Raises:
         ConfigError: The space could produce an invalid config; nothing was started.
         ResourceError: No Ray session is open, or the cluster can't hold one trial.
+        DataError: A data file is missing or malformed.
         OutputError: ``workdir`` can't be written.
         LuthierError: Every trial failed; lists the reasons.
     """
@@ -71,6 +73,7 @@ def tune(
     except OSError as error:
         raise OutputError(f"the sweep's directory {str(workdir)!r} can't be made: {error}.") from error
     started_s = time.monotonic()
+    prepare_data(cfg, base_model_dir)
     trials = run_trials(TrialSpec(cfg, base_model_dir.resolve(), workdir / "trials"), concurrent, on_progress)
     result = summarize(cfg, trials, wall_s=time.monotonic() - started_s, concurrent=concurrent)
     write_outcome(cfg, result, workdir)
@@ -140,11 +143,12 @@ def _tuner(spec: TrialSpec, concurrent: int, scheduler: TrialScheduler, recorder
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     cfg = spec.cfg
+    settings = sweep_of(cfg)
+    tokenises = trials_tokenise(settings)
 
     def resources(params: Mapping[str, Any]) -> PlacementGroupFactory:
-        return ray_tune.PlacementGroupFactory(trial_bundles(trial_config(cfg, params)))
+        return ray_tune.PlacementGroupFactory(trial_bundles(trial_config(cfg, params), tokenises=tokenises))
 
-    settings = sweep_of(cfg)
     return ray_tune.Tuner(
         ray_tune.with_resources(make_trainable(spec), resources),
         param_space=to_param_space(settings),

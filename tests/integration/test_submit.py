@@ -106,7 +106,8 @@ def test_a_job_gets_code_and_data_and_its_exit_code_comes_back(
 ) -> None:
     code = (
         "import os, sys, luthier; print('from', luthier.__file__); print(open('data/train.jsonl').read());"
-        "print('runs sent', os.path.exists('runs')); print('offline', os.environ['HF_HUB_OFFLINE']); sys.exit(3)"
+        "print('runs sent', os.path.exists('runs')); print('offline', os.environ['HF_HUB_OFFLINE']);"
+        "sys.exit(3)"
     )
     run_python(monkeypatch, code)
     job_id = jobs.submit(project / "run.yaml", [], "plan", head)

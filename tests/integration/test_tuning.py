@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray session: one with a stand-in for training, one with the trainers and the real model."""
+"""Sweeps on a real Ray session: with a stand-in for training, and with the trainers and the real model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def stand_in(*, fail_from_rank: int = 10**6) -> TrainTrial:
-    """Training whose loss falls towards |log10(rate) + 3|; made inside a function so that it pickles by value."""
+    """Training whose loss falls towards |log10(rate) + 3|; a closure, so that it pickles by value."""
 
     def train(cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report) -> None:
         import math
@@ -159,7 +159,7 @@ def test_real_trials_choose_a_winner_without_the_test_split(rows: Path) -> None:
     from luthier.trainers.base_model import prepare_base
 
     space = {"train.learning_rate": {"type": "grid", "values": [1e-6, 2e-3]}}
-    settings = {
+    settings: dict[str, Any] = {
         "search_space": space,
         "num_samples": 1,
         "overrides": {"train.max_steps": 4},

@@ -122,6 +122,13 @@ def test_concurrency_fills_the_cluster(
     assert max_concurrent(config(**train), resources) == expected
 
 
+def test_a_range_over_data_settings_leaves_room_for_the_tokeniser() -> None:
+    cfg = config()
+    space = {"data.max_length": {"type": "randint", "low": 64, "high": 128}}
+    ranged = cfg.model_validate({**cfg.model_dump(), "tune": {"search_space": space, "num_samples": 8}})
+    assert (max_concurrent(cfg, {"CPU": 4.0}), max_concurrent(ranged, {"CPU": 4.0})) == (4, 2)
+
+
 def test_a_trial_larger_than_the_cluster_is_refused() -> None:
     with pytest.raises(ResourceError, match=r"needs 4 CPU, the cluster has 2.*lower train\.num_workers"):
         max_concurrent(config(num_workers=4), {"CPU": 2.0})
