@@ -1,0 +1,80 @@
+"""Verbs that speak to a Ray cluster's job server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luthier.cli.options import JOBS_ADDRESS, Address, AsJson, ConfigPath, DryRun, Overrides, emit, load, show_plan
+from luthier.errors import ConfigError
+
+JobId = Annotated[str, typer.Argument(metavar="JOB")]
+VERBS = ("run", "train", "tune", "evaluate")
+
+
+def jobs(app: typer.Typer) -> None:
+    """Add the verbs to the application."""
+    app.command()(submit)
+    app.command()(status)
+    app.command()(logs)
+    app.command()(stop)
+
+
+def submit(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    address: Address = JOBS_ADDRESS,
+    verb: Annotated[str, typer.Option(help=f"What the job does: {', '.join(VERBS)}.")] = "run",
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the log to the end; exit with the job's code.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a verb as a job on a Ray cluster."""
+    cfg = load(config, overrides)
+    if verb not in VERBS:
+        raise ConfigError(f"--verb is {verb!r}; it must be one of {', '.join(VERBS)}.")
+    if dry_run:
+        return show_plan(cfg, as_json=as_json)
+    from luthier.cluster import submit as jobs_api
+
+    job_id = jobs_api.submit(Path(config), overrides or [], verb, address)  # type: ignore[arg-type]
+    emit({"job_id": job_id}, as_json=as_json, text=f"submitted {job_id}; follow it: luthier logs -f {job_id} --address {address}")
+    if wait:
+        for part in jobs_api.logs(job_id, follow=True, address=address):
+            typer.echo(part, nl=False, err=as_json)
+        ended = jobs_api.wait(job_id, address=address)
+        raise typer.Exit(ended.exit_code if ended.exit_code is not None else 1)
+
+
+def status(
+    job: Annotated[str, typer.Argument(metavar="[JOB]", help="Without one: all jobs.")] = "",
+    address: Address = JOBS_ADDRESS,
+    as_json: AsJson = False,
+) -> None:
+    """State of a job, or of all."""
+    from luthier.cluster import submit as jobs_api
+
+    found = [jobs_api.status(job, address)] if job else list(jobs_api.list_jobs(address))
+    emit([one.model_dump(mode="json") for one in found], as_json=as_json)
+
+
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    address: Address = JOBS_ADDRESS,
+) -> None:
+    """What a job printed."""
+    from luthier.cluster import submit as jobs_api
+
+    for part in jobs_api.logs(job, follow=follow, address=address):
+        typer.echo(part, nl=False)
+
+
+def stop(job: JobId, address: Address = JOBS_ADDRESS, as_json: AsJson = False) -> None:
+    """End a job."""
+    from luthier.cluster import submit as jobs_api
+
+    stopped = jobs_api.stop(job, address)
+    emit({"job_id": job, "stopped": stopped}, as_json=as_json, text="stopped" if stopped else "had ended already")

@@ -1,0 +1,64 @@
+"""Arguments that several verbs share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from luthier.config import RunConfig
+    from luthier.view import View
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[key=value]...", help="Dotted overrides, such as train.learning_rate=1e-4."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")]
+RegistryUri = Annotated[str, typer.Option("--registry", help="Directory or fsspec URI of the registry.")]
+Address = Annotated[str, typer.Option(help="Dashboard address of the cluster.")]
+
+JOBS_ADDRESS = "http://127.0.0.1:8265"
+
+
+def load(config: str, overrides: list[str] | None) -> RunConfig:
+    """The checked configuration."""
+    from luthier.config import load_config
+
+    return load_config(config, overrides or ())
+
+
+def view(*, as_json: bool) -> View:
+    """Progress on stderr, or none."""
+    from rich.console import Console
+
+    from luthier.view import QuietView, RichView
+
+    return QuietView() if as_json else RichView(Console(stderr=True))
+
+
+def emit(result: Any, *, as_json: bool, text: Any = None) -> None:
+    """Print a result: as JSON, or as a table or text for people (JSON where there is none)."""
+    if as_json or text is None:
+        typer.echo(json.dumps(result, indent=None if as_json else 1, default=str))
+        return
+    from rich.console import Console
+
+    Console().print(text)
+
+
+def show_plan(cfg: RunConfig, *, as_json: bool) -> None:
+    """What ``--dry-run`` prints: the plan and the resolved config."""
+    from luthier.cluster import plan, plan_table
+    from luthier.config import config_hash, dump_yaml
+
+    planned = plan(cfg)
+    if as_json:
+        facts = {"config": cfg.model_dump(mode="json"), "config_hash": config_hash(cfg)}
+        emit({**facts, "plan": planned.model_dump(mode="json")}, as_json=True)
+        return
+    emit(None, as_json=False, text=plan_table(planned))
+    typer.echo(f"# config hash {config_hash(cfg)}\n{dump_yaml(cfg)}")

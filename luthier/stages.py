@@ -1,0 +1,263 @@
+"""The stages of a life cycle, each from the config and the stage before it. Ray must be initialised.
+
+The only place, with the pipeline and the command line, that knows every package; each stage imports what it needs when
+it runs.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.config import RunConfig
+from luthier.errors import DataError, GateRefused, RegistryError
+from luthier.sweep_schema import SweepResult
+from luthier.view import View
+
+if TYPE_CHECKING:
+    from luthier.evaluation_schema import Evaluation
+    from luthier.gate import GateDecision
+    from luthier.registry import ModelVersion
+    from luthier.serving import ChatReply, Endpoint, ParityReport
+    from luthier.trainers.answering import Variant
+    from luthier.trainers.data_report import DataReport
+    from luthier.trainers.fit import TrainResult
+    from luthier.trainers.generate import Scored
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The test split's verdict.
+
+    Attributes:
+        evaluation: Metrics with intervals.
+        decision: What the gate says.
+        scored: Every variant's answers, in the order of ``rows``.
+        rows: The rows that were asked, as plain data for the report.
+    """
+
+    evaluation: Evaluation
+    decision: GateDecision
+    scored: dict[str, list[Scored]]
+    rows: tuple[dict[str, Any], ...]
+
+
+def prepare_model(cfg: RunConfig, view: View) -> Path:
+    """The base model on local disk."""
+    from luthier.trainers.base_model import prepare_base
+
+    with view.stage("model", f"Preparing the base model {cfg.model.model_name_or_path}"):
+        base_model_dir = prepare_base(cfg.model, offline=cfg.offline)
+        view.note(f"in {base_model_dir}")
+    return base_model_dir
+
+
+def check_data(cfg: RunConfig, base_model_dir: Path, view: View) -> DataReport:
+    """Read, check and tokenise the data."""
+    from luthier.trainers.data_report import check_data as check
+
+    with view.stage("data", "Checking and tokenising the data"):
+        report = check(cfg, base_model_dir)
+        view.note(report.table())
+        for split, part in report.splits.items():
+            if part.repeated_in_train:
+                view.note(f"[yellow]{part.repeated_in_train} {split} prompts stand in the training split too[/]")
+    return report
+
+
+def sweep(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -> SweepResult:
+    """Search the space; a sweep that this run finished before is not repeated."""
+    from luthier.tuning import leaderboard_table, tune
+
+    with view.stage("sweep", "Searching hyperparameters"):
+        done = workdir / "sweep" / "leaderboard.json"
+        if done.exists():
+            view.note("the sweep was finished before; its result is used")
+            result = SweepResult.model_validate_json(done.read_text())
+        else:
+            result = tune(cfg, workdir=workdir / "sweep", base_model_dir=base_model_dir, on_progress=view.on_trial)
+        view.note(leaderboard_table(result))
+    return result
+
+
+def fine_tune(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -> TrainResult:
+    """Train on Ray Train workers."""
+    from luthier.trainers.fit import train
+
+    how = f"{cfg.train.method} with {cfg.train.strategy} {cfg.train.deepspeed or ''}".strip()
+    with view.stage("train", f"Fine-tuning: {how}, {cfg.train.num_workers} worker(s)"):
+        result = train(cfg, base_model_dir=base_model_dir, workdir=workdir / "train", on_metrics=view.on_train)
+        view.note(f"best checkpoint is of step {result.best_step}")
+    return result
+
+
+def judge(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, incumbent: Path | None, view: View) -> Judgement:
+    """Answer the test split with every variant, score, and ask the gate.
+
+    Raises:
+        DataError: No dataset has a test split.
+    """
+    from luthier.gate import decide
+    from luthier.trainers.answering import answer_all, test_rows, variants_for
+
+    with view.stage("evaluate", "Evaluating on the test split"):
+        rows = test_rows(cfg)
+        if not rows:
+            raise DataError("no dataset has a test split, so nothing can be judged; add datasets[].test.")
+        variants = variants_for(cfg, artifact_dir, incumbent)
+        scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
+        evaluation = _score(cfg, variants, scored, [(row.row_id, row.label or row.answer) for row in rows])
+        decision = decide(evaluation, cfg.gate)
+        view.note(comparison_table(evaluation))
+    facts = tuple({"row_id": row.row_id, "text": row.prompt[-1].content, "label": row.answer} for row in rows)
+    return Judgement(evaluation, decision, scored, facts)
+
+
+def _score(
+    cfg: RunConfig, variants: Sequence[Variant], scored: Mapping[str, list[Scored]], truth: list[tuple[str, str]]
+) -> Evaluation:
+    from luthier.trainers.evaluation import Prediction, score
+    from luthier.trainers.files import read_rows
+
+    predictions = {
+        variant.name: [
+            Prediction(row_id=row_id, label=label, answer=one.answer.text)
+            for (row_id, label), one in zip(truth, scored[variant.name], strict=True)
+        ]
+        for variant in variants
+    }
+    labels = [label for dataset in cfg.datasets for label in dataset.labels or ()]
+    if not labels:
+        labels = sorted({row.label for dataset in cfg.datasets for row in read_rows(dataset, "train") if row.label})
+    return score(
+        predictions,
+        tuple(dict.fromkeys(labels)) or None,
+        confidence=cfg.evaluate.confidence,
+        bootstrap_samples=cfg.evaluate.bootstrap_samples,
+        seed=cfg.seed,
+        few_shot_k=cfg.evaluate.few_shot_k,
+        perplexity={name: [(one.nll, one.num_tokens) for one in answers] for name, answers in scored.items()},
+    )
+
+
+def comparison_table(evaluation: Evaluation) -> Any:
+    """Metrics of every variant with their intervals, for the terminal."""
+    from rich.table import Table
+
+    names = list(evaluation.variants)
+    table = Table("metric", *names, title=f"test split, n = {evaluation.n}")
+    for metric in next(iter(evaluation.variants.values())).metrics:
+        cells = (evaluation.variants[name].metrics[metric] for name in names)
+        table.add_row(metric, *(f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]" for cell in cells))
+    return table
+
+
+def incumbent_of(cfg: RunConfig) -> tuple[str, Path] | None:
+    """The version that the alias points to now, fetched, if there is one."""
+    from luthier.registry import Registry
+
+    registry = Registry(cfg.registry.uri, cfg.registry.alias)
+    try:
+        version = registry.resolve(f"{cfg.name}@{cfg.registry.alias}")
+    except RegistryError:
+        return None
+    return version.ref, registry.fetch(version.ref)
+
+
+def register(cfg: RunConfig, artifact_dir: Path, judgement: Judgement, view: View) -> ModelVersion:
+    """Put the artifact into the registry and move the alias to it.
+
+    Raises:
+        GateRefused: The gate did not pass; nothing is registered.
+    """
+    from luthier.registry import Registry
+
+    with view.stage("register", "Gate and registry"):
+        decision = judgement.decision
+        for check in decision.checks:
+            view.note(f"{'[green]passed[/]' if check.passed else '[red]refused[/]'} {check.name}: {check.reason}")
+        if not decision.passed:
+            failed = "; ".join(f"{check.name}: {check.reason}" for check in decision.checks if not check.passed)
+            raise GateRefused(f"the gate refused {cfg.name}: {failed}. Nothing was registered; train better or change gate.*")
+        registry = Registry(cfg.registry.uri, cfg.registry.alias)
+        version = registry.register(artifact_dir, cfg.name, judgement.evaluation.model_dump(mode="json"))
+        figures = {check.name: check.figure for check in decision.checks if check.figure is not None}
+        registry.set_alias(
+            cfg.name, cfg.registry.alias, version.version, actor=getpass.getuser(), reason="gate passed", figures=figures
+        )
+        view.note(f"registered [bold]{version.ref}[/], alias {cfg.registry.alias}")
+        return registry.resolve(version.ref)
+
+
+def go_live(
+    cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], parity: Sequence[Scored], view: View
+) -> tuple[Endpoint, ParityReport | None]:
+    """Start the endpoint, and compare its answers with the trainer's before it counts as live.
+
+    Raises:
+        ServingError: It did not start, or it does not answer as the trained model does; it is stopped again.
+    """
+    from luthier.serving import check_parity, deploy, stop
+    from luthier.trainers.base_model import base_digest
+
+    with view.stage("serve", "Starting the endpoint"):
+        endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=base_digest(base_model_dir))
+        view.note(f"{endpoint.base_url} serves {', '.join(endpoint.models)}")
+    if not parity:
+        return endpoint, None
+    with view.stage("parity", f"Comparing {len(parity)} served answers with the trainer's"):
+        try:
+            report = check_parity(
+                endpoint,
+                cfg.name,
+                [one.answer for one in parity],
+                tolerance=cfg.serve.parity_tolerance,
+                api_key=os.environ[cfg.serve.api_key_env],
+            )
+            view.note(report.summary())
+            report.require()
+        except BaseException:
+            stop(endpoint)
+            raise
+    return endpoint, report
+
+
+def ask_once(cfg: RunConfig, endpoint: Endpoint, row: Mapping[str, Any], view: View) -> ChatReply:
+    """One real chat request with the openai client."""
+    from luthier.serving import ask
+
+    system = cfg.datasets[0].system
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": str(row["text"])})
+    with view.stage("ask", "Asking the endpoint"):
+        key = os.environ[cfg.serve.api_key_env]
+        reply = ask(endpoint, cfg.name, messages, key, cfg.evaluate.max_new_tokens)
+        view.note(f"[dim]asked[/]    {row['text']}")
+        view.note(f"[dim]answered[/] [bold]{reply.text}[/]   [dim]expected {row['label']}[/]")
+        view.note(f"first token after {reply.first_token_s * 1000:.0f} ms, all after {reply.total_s * 1000:.0f} ms")
+    return reply
+
+
+def hold(view: View, curl: str) -> None:
+    """Keep the endpoint up until the process is told to stop."""
+    view.note(f"[bold]live until Ctrl-C[/]; try:\n{curl}")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        view.note("stopping")
+
+
+def curl_line(cfg: RunConfig, endpoint: Endpoint, model: str, key_file: Path | None) -> str:
+    """A request to try from another terminal; the key stays where it is."""
+    key = f"$(cat {key_file})" if key_file else f"${cfg.serve.api_key_env}"
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "..."}}]}}'
+    return (
+        f'curl {endpoint.base_url}/chat/completions -H "Authorization: Bearer {key}" '
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )

@@ -1,0 +1,10 @@
+"""Registered models behind an OpenAI-compatible endpoint. The only user of ``ray.serve``."""
+
+from __future__ import annotations
+
+from luthier.serving.client import ChatReply, ask
+from luthier.serving.deploy import deploy, stop
+from luthier.serving.endpoint import Endpoint
+from luthier.serving.parity import ParityReport, check_parity
+
+__all__ = ["ChatReply", "Endpoint", "ParityReport", "ask", "check_parity", "deploy", "stop"]

@@ -1,0 +1,69 @@
+"""A chat request with the real ``openai`` client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.serving.endpoint import Endpoint
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """An answer, streamed.
+
+    Attributes:
+        text: What the model said.
+        first_token_s: Seconds to the first piece of text.
+        total_s: Seconds to the end.
+        completion_tokens: Tokens generated, as the server counts.
+    """
+
+    text: str
+    first_token_s: float
+    total_s: float
+    completion_tokens: int
+
+
+def openai_client(endpoint: Endpoint, api_key: str, timeout_s: float = 120.0) -> Any:
+    """The ``openai`` client for an endpoint; it retries nothing, so that faults show."""
+    from openai import OpenAI
+
+    return OpenAI(base_url=endpoint.base_url, api_key=api_key, timeout=timeout_s, max_retries=0)
+
+
+def ask(
+    endpoint: Endpoint, model: str, messages: Sequence[dict[str, str]], api_key: str, max_tokens: int
+) -> ChatReply:
+    """Ask once, greedily, streaming.
+
+    Args:
+        endpoint: Where.
+        model: Served name.
+        messages: Turns with role and content.
+        api_key: The endpoint's key.
+        max_tokens: Longest answer.
+    """
+    began = time.monotonic()
+    first: float | None = None
+    pieces: list[str] = []
+    tokens = 0
+    stream = openai_client(endpoint, api_key).chat.completions.create(
+        model=model,
+        messages=list(messages),
+        max_tokens=max_tokens,
+        temperature=0.0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    for chunk in stream:
+        if chunk.usage:
+            tokens = chunk.usage.completion_tokens
+        text = chunk.choices[0].delta.content if chunk.choices else None
+        if text:
+            first = first or time.monotonic() - began
+            pieces.append(text)
+    total = time.monotonic() - began
+    return ChatReply("".join(pieces), first or total, total, tokens)
