@@ -1,0 +1,116 @@
+"""What an evaluation found: every figure with its interval, as data that every stage can read.
+
+Imports neither torch nor ray nor numpy, because the gate, the registry and the command line read it too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+OTHER = "(other)"
+"""Column of the confusion matrix for answers that are no label."""
+
+CLASS_METRICS = ("accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1")
+"""Given where the data is labelled; the macro averages are over the labels that occur in the test split."""
+
+TEXT_METRICS = ("exact_match", "rouge_l")
+"""Given always."""
+
+LOWER_IS_BETTER = frozenset({"perplexity"})
+"""A gain in these is a negative difference."""
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Interval(_Record):
+    """A figure and its bootstrap interval."""
+
+    value: float
+    """Measured on all rows."""
+
+    low: float
+    """Lower end of the interval."""
+
+    high: float
+    """Upper end of the interval."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"interval from {self.low} to {self.high}: low must not be above high")
+        return self
+
+
+class ClassScores(_Record):
+    """One label's figures."""
+
+    precision: float
+    """Share of the answers with this label that are right; 0 where there are none."""
+
+    recall: float
+    """Share of the rows with this label that were answered right; 0 where there are none."""
+
+    f1: float
+    """Harmonic mean of the two."""
+
+    support: Count
+    """Rows that truly have this label."""
+
+
+class VariantScores(_Record):
+    """One variant's figures."""
+
+    metrics: dict[str, Interval]
+    """By name: those of :data:`CLASS_METRICS` and :data:`TEXT_METRICS`, and ``perplexity``."""
+
+    per_class: dict[str, ClassScores] = {}
+    """By label; empty without labels."""
+
+    confusion: tuple[tuple[Count, ...], ...] = ()
+    """A row for each true label, a column for each answered one and a last one for :data:`OTHER`."""
+
+
+class Evaluation(_Record):
+    """The test split, answered by several variants and scored on the same rows."""
+
+    schema_version: Literal[1] = 1
+    """Version of this layout."""
+
+    labels: tuple[str, ...]
+    """Classes, in the order of the confusion matrix; empty where the data has none."""
+
+    n: Annotated[int, Field(ge=1)]
+    """Rows."""
+
+    variants: Annotated[dict[str, VariantScores], Field(min_length=1)]
+    """``base``, ``few_shot``, ``tuned``, ``incumbent``: those that were asked."""
+
+    differences: dict[str, dict[str, Interval]]
+    """``tuned-base`` and so on: by metric, the first variant's figure minus the second's on the same resamples."""
+
+    few_shot_k: Count
+    """Solved examples in the few-shot baseline's prompt."""
+
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Coverage of every interval."""
+
+    bootstrap_samples: Annotated[int, Field(ge=1)]
+    """Resamples behind every interval."""
+
+    seed: int
+    """Seed of the resampling."""
+
+    @model_validator(mode="after")
+    def _matrices_fit_labels(self) -> Self:
+        num_labels = len(self.labels)
+        for name, scores in self.variants.items():
+            widths = [len(counts) for counts in scores.confusion]
+            if widths != [num_labels + 1] * num_labels or set(scores.per_class) != set(self.labels):
+                raise ValueError(f"variant {name!r}: confusion and per_class must fit the {num_labels} labels")
+        return self

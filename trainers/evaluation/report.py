@@ -1,0 +1,159 @@
+"""One run's results as a single HTML file that loads nothing and runs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from luthier.digests import atomic_write_text
+from luthier.evaluation_schema import LOWER_IS_BETTER, Evaluation, Interval
+from luthier.gate import GateDecision
+from luthier.manifest import Manifest
+from luthier.trainers.evaluation import plots, run_plots
+from luthier.trainers.evaluation.drawing import VARIANT_NAMES, style, to_svg
+from luthier.trainers.evaluation.examples import changed_rows
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_FEW_ROWS = 100
+"""Below this the report warns that percentile intervals come out too narrow."""
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    evaluation: Evaluation,
+    history: Sequence[Mapping[str, Any]] = (),
+    sweep: Mapping[str, Any] | None = None,
+    timings: Mapping[str, float] | None = None,
+    manifest: Manifest | None = None,
+    gate: GateDecision | None = None,
+    config_yaml: str = "",
+    examples: Sequence[Mapping[str, Any]] = (),
+    parity: Mapping[str, Any] | None = None,
+    endpoint: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the report; what is not given is left out.
+
+    Args:
+        path: The HTML file to write or replace.
+        title: Heading, usually the run's name.
+        evaluation: The test split's figures.
+        history: Rows of the metrics stream: ``step``, ``epoch``, ``loss``, ``eval_loss``, ``tokens_per_s``,
+            ``learning_rate``.
+        sweep: A :class:`~luthier.sweep_schema.SweepResult` as plain data.
+        timings: Seconds by stage, in their order.
+        manifest: The trained artifact's.
+        gate: The decision on it.
+        config_yaml: The resolved config.
+        examples: Rows with ``row_id``, ``text``, ``label`` and an answer for each variant.
+        parity: Counts ``same``, ``near-tie`` and ``mismatch``, and the ``tolerance`` in nats.
+        endpoint: ``base_url``, ``models``, ``question``, ``answer``, ``first_token_s``, ``total_s``.
+
+    Raises:
+        OSError: The file can't be written.
+    """
+    with style():
+        pictures = _pictures(evaluation, history, sweep)
+    page = _environment().get_template("report.html.j2").render(
+        title=title,
+        evaluation=evaluation,
+        headline=_headline_metric(evaluation, gate),
+        pictures=pictures,
+        speed=_median(run_plots.series(history, "tokens_per_s")[1]),
+        sweep=sweep,
+        trials=run_plots.ranked(sweep) if sweep else [],
+        timings=dict(timings or {}),
+        manifest=manifest,
+        gate=gate,
+        config_yaml=config_yaml,
+        examples=changed_rows(examples, labelled=bool(evaluation.labels)),
+        parity=parity,
+        endpoint=endpoint,
+        few_rows=_FEW_ROWS,
+        max_drawn_labels=plots.MAX_DRAWN_LABELS,
+    )
+    atomic_write_text(path, page)
+
+
+def _pictures(
+    evaluation: Evaluation, history: Sequence[Mapping[str, Any]], sweep: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    matrices = {}
+    if 0 < len(evaluation.labels) <= plots.MAX_DRAWN_LABELS:
+        shown = [name for name in ("tuned", "base") if name in evaluation.variants]
+        matrices = {name: to_svg(plots.confusion_figure(evaluation, name)) for name in shown}
+    return {
+        "comparison": to_svg(plots.comparison_figure(evaluation)),
+        "training": _svg(run_plots.training_figure(history)),
+        "sweep": _svg(run_plots.sweep_figure(sweep)) if sweep else None,
+        "confusion": matrices,
+    }
+
+
+def _svg(figure: Figure | None) -> Markup | None:
+    return None if figure is None else to_svg(figure)
+
+
+def _headline_metric(evaluation: Evaluation, gate: GateDecision | None) -> str:
+    """The gate's metric, or the most telling one that there is."""
+    known = next(iter(evaluation.variants.values())).metrics
+    wished = (gate.metric if gate else None, "macro_f1", "rouge_l")
+    return next(metric for metric in (*wished, *known) if metric in known)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": _figure,
+        "gain": _gain,
+        "verdict": _verdict,
+        "seconds": _seconds,
+        "metric_name": lambda name: name.replace("_", " ").replace("f1", "F1").replace("rouge l", "ROUGE-L"),
+        "variant_name": lambda name: VARIANT_NAMES.get(name, name),
+        "css": lambda name: name.replace("_", "-") if name in VARIANT_NAMES else "muted",
+    }
+    return environment
+
+
+def _figure(value: float) -> str:
+    """A number to three decimals, or to four digits where it is far from 1."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def _gain(value: float) -> str:
+    """A difference with its sign."""
+    return ("+" if value >= 0 else "−") + _figure(abs(value))
+
+
+def _verdict(difference: Interval, metric: str) -> str:
+    """Whether a difference is ``better``, ``worse`` or ``unclear`` by its interval."""
+    if difference.low <= 0.0 <= difference.high:
+        return "unclear"
+    return "better" if (difference.low > 0.0) != (metric in LOWER_IS_BETTER) else "worse"
+
+
+def _seconds(value: float) -> str:
+    """A duration for people."""
+    if value < 1.0:
+        return f"{value * 1000:.0f} ms"
+    if value < 100.0:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
