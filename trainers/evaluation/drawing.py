@@ -67,6 +67,11 @@ _STYLE = {
 }
 
 
+def metric_name(metric: str) -> str:
+    """What the report calls a metric."""
+    return metric.replace("_", " ").replace("f1", "F1").replace("rouge l", "ROUGE-L")
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Matplotlib's settings for drawing and saving, for the length of the block."""

@@ -14,7 +14,7 @@ KINDS = {
 }
 """What can have become of a row, in the order of the report."""
 
-_SHOWN = {"fixed": 10, "broken": 10, "other": 5}
+_SHOWN = {"fixed": 6, "broken": 6, "other": 3}
 _MAX_CHARS = 280
 
 

@@ -47,13 +47,15 @@ def class_statistic(truth_N: IntArray, answers_N: IntArray, num_labels: int) -> 
     return statistic
 
 
-def _from_counts(hits_RL: IntArray, support_RL: IntArray, answered_RL: IntArray, num_rows: int) -> dict[str, FloatArray]:
+def _from_counts(
+    hits_RL: IntArray, support_RL: IntArray, answered_RL: IntArray, num_rows: int
+) -> dict[str, FloatArray]:
     seen_RL = support_RL > 0
     f1_RL = _ratio(2 * hits_RL, support_RL + answered_RL)
 
     def macro(values_RL: FloatArray) -> FloatArray:
-        sums_R: FloatArray = np.where(seen_RL, values_RL, 0.0).sum(axis=1)
-        return sums_R / seen_RL.sum(axis=1)
+        means_R: FloatArray = np.where(seen_RL, values_RL, 0.0).sum(axis=1) / seen_RL.sum(axis=1)
+        return means_R
 
     return {
         "accuracy": hits_RL.sum(axis=1) / num_rows,

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from luthier.digests import atomic_write_bytes
 from luthier.errors import DataError
 from luthier.evaluation_schema import CLASS_METRICS, OTHER, TEXT_METRICS, Evaluation
-from luthier.trainers.evaluation.drawing import COLORS, VARIANT_NAMES, color_of, style
+from luthier.trainers.evaluation.drawing import COLORS, VARIANT_NAMES, color_of, metric_name, style
 
 MAX_DRAWN_LABELS = 40
 """A matrix of more labels can't be read on a page."""
@@ -29,7 +29,7 @@ def comparison_figure(evaluation: Evaluation) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.35, 1))
     _draw_values(left, evaluation, metrics, names)
     _draw_gains(right, evaluation, metrics)
-    left.set_yticks(range(len(metrics)), [metric.replace("_", " ") for metric in metrics], color=COLORS["ink"])
+    left.set_yticks(range(len(metrics)), list(map(metric_name, metrics)), color=COLORS["ink"])
     left.set_ylim(len(metrics) - 0.45, -0.55)
     return figure
 
@@ -87,8 +87,9 @@ def confusion_figure(evaluation: Evaluation, variant: str) -> Figure:
     axes.set_aspect("equal")
     axes.grid(visible=False)
     axes.axvline(len(labels) - 0.5, color=COLORS["line"], linewidth=1)
-    axes.set_xticks(range(len(labels) + 1), [*map(_short, labels), OTHER], rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(labels)), list(map(_short, labels)))
+    names = list(map(_short, labels))
+    axes.set_xticks(range(len(labels) + 1), [*names, OTHER], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), names)
     axes.tick_params(length=0)
     axes.set(xlabel="answered", ylabel="true", title=VARIANT_NAMES.get(variant, variant))
     return figure
@@ -100,7 +101,7 @@ def _draw_cell(axes: Axes, row: int, column: int, count: int, share: float, *, n
         Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=hue, alpha=0.08 + 0.92 * share, linewidth=0)
     )
     if numbered:
-        color = COLORS["surface"] if share > 0.45 else COLORS["ink"]
+        color = COLORS["surface"] if share > 0.72 else COLORS["ink"]
         axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
 
 

@@ -15,7 +15,7 @@ from luthier.evaluation_schema import LOWER_IS_BETTER, Evaluation, Interval
 from luthier.gate import GateDecision
 from luthier.manifest import Manifest
 from luthier.trainers.evaluation import plots, run_plots
-from luthier.trainers.evaluation.drawing import VARIANT_NAMES, style, to_svg
+from luthier.trainers.evaluation.drawing import VARIANT_NAMES, metric_name, style, to_svg
 from luthier.trainers.evaluation.examples import changed_rows
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -60,23 +60,27 @@ def write_report(
     """
     with style():
         pictures = _pictures(evaluation, history, sweep)
-    page = _environment().get_template("report.html.j2").render(
-        title=title,
-        evaluation=evaluation,
-        headline=_headline_metric(evaluation, gate),
-        pictures=pictures,
-        speed=_median(run_plots.series(history, "tokens_per_s")[1]),
-        sweep=sweep,
-        trials=run_plots.ranked(sweep) if sweep else [],
-        timings=dict(timings or {}),
-        manifest=manifest,
-        gate=gate,
-        config_yaml=config_yaml,
-        examples=changed_rows(examples, labelled=bool(evaluation.labels)),
-        parity=parity,
-        endpoint=endpoint,
-        few_rows=_FEW_ROWS,
-        max_drawn_labels=plots.MAX_DRAWN_LABELS,
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            title=title,
+            evaluation=evaluation,
+            headline=_headline_metric(evaluation, gate),
+            pictures=pictures,
+            speed=_median(run_plots.series(history, "tokens_per_s")[1]),
+            sweep=sweep,
+            trials=run_plots.ranked(sweep) if sweep else [],
+            timings=dict(timings or {}),
+            manifest=manifest,
+            gate=gate,
+            config_yaml=config_yaml,
+            examples=changed_rows(examples, labelled=bool(evaluation.labels)),
+            parity=parity,
+            endpoint=endpoint,
+            few_rows=_FEW_ROWS,
+            max_drawn_labels=plots.MAX_DRAWN_LABELS,
+        )
     )
     atomic_write_text(path, page)
 
@@ -124,7 +128,8 @@ def _environment() -> Environment:
         "gain": _gain,
         "verdict": _verdict,
         "seconds": _seconds,
-        "metric_name": lambda name: name.replace("_", " ").replace("f1", "F1").replace("rouge l", "ROUGE-L"),
+        "metric_name": metric_name,
+        "day": lambda created_at: created_at[:16].replace("T", " ") + " UTC",
         "variant_name": lambda name: VARIANT_NAMES.get(name, name),
         "css": lambda name: name.replace("_", "-") if name in VARIANT_NAMES else "muted",
     }
@@ -138,7 +143,7 @@ def _figure(value: float) -> str:
 
 def _gain(value: float) -> str:
     """A difference with its sign."""
-    return ("+" if value >= 0 else "−") + _figure(abs(value))
+    return ("+" if value >= 0 else "\N{MINUS SIGN}") + _figure(abs(value))
 
 
 def _verdict(difference: Interval, metric: str) -> str:

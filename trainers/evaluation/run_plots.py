@@ -13,6 +13,9 @@ from luthier.trainers.evaluation.drawing import COLORS, label_line_ends
 
 Points = tuple[list[float], list[float]]
 
+_MIN_POINTS_TO_SMOOTH = 30
+"""Of fewer logged steps the curve is shown as it is."""
+
 
 def series(history: Sequence[Mapping[str, Any]], name: str) -> Points:
     """Steps and values of a measurement where it was taken and is finite."""
@@ -41,8 +44,10 @@ def training_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 def _draw_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     steps, losses = series(history, "loss")
-    smooth = smoothed(losses)
-    axes.plot(steps, losses, color=COLORS["tuned"], alpha=0.28, linewidth=1)
+    smooth = losses
+    if len(losses) >= _MIN_POINTS_TO_SMOOTH:
+        smooth = smoothed(losses)
+        axes.plot(steps, losses, color=COLORS["tuned"], alpha=0.28, linewidth=1)
     axes.plot(steps, smooth, color=COLORS["tuned"], linewidth=2)
     ends = [(steps[-1], smooth[-1], "train", COLORS["tuned"])]
     at, validation = series(history, "eval_loss")

@@ -172,8 +172,7 @@ def _resample(measured: Mapping[str, _Measured], num_rows: int, count: int, seed
 def _variant(measured: _Measured, samples: Mapping[str, FloatArray], confidence: float) -> VariantScores:
     return VariantScores(
         metrics={
-            metric: intervals.interval(value, samples[metric], confidence)
-            for metric, value in measured.values.items()
+            metric: intervals.interval(value, samples[metric], confidence) for metric, value in measured.values.items()
         },
         per_class=measured.per_class,
         confusion=measured.confusion,
