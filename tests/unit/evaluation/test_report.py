@@ -172,7 +172,8 @@ def test_the_plots_follow_the_theme_and_keep_their_text(page: str) -> None:
     plots = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
     assert "var(--tuned)" in plots
     assert set(re.findall(r"#[0-9a-f]{6}\b", plots)) <= {"#000000"}
-    assert "a$b$ &amp; \"c'" in plots, "a label is no formula"
+    assert ">a$b$ &amp; \"c'</text>" in plots, "a label is no formula"
+    assert "<!--" not in plots
     defined = set(re.findall(r"(--[a-z-]+):", page))
     assert set(re.findall(r"var\((--[a-z-]+)\)", page)) <= defined
 
