@@ -40,6 +40,7 @@ class Zero:
         backend = "nccl" if worker.device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
         self._stage3 = train.deepspeed == "z3"
+        self._plain = train.deepspeed == "z0" and not train.bf16
         self._worker = worker
         self._scale = worker.world_size * train.gradient_accumulation_steps
         self._model = loss.to(torch.bfloat16) if train.bf16 else loss
@@ -63,8 +64,9 @@ class Zero:
 
     def step(self) -> float:
         """See :class:`Strategy`."""
+        norm = self._own_norm() if self._plain else None
         self._engine.step()
-        return float(self._engine.get_global_grad_norm() or 0.0)
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     def learning_rate(self) -> float:
         """See :class:`Strategy`."""
@@ -82,6 +84,10 @@ class Zero:
                 if self._worker.rank == 0:
                     weights[name] = parameter.detach().cpu().clone()
         return weights
+
+    def _own_norm(self) -> torch.Tensor:
+        """At stage 0 in float32 the engine clips the gradient, but does not tell its norm."""
+        return nn.utils.get_total_norm(p.grad for p in self._model.parameters() if p.grad is not None)
 
     def save_state(self, directory: Path) -> None:
         """See :class:`Strategy`. Every worker writes its own part."""
