@@ -99,11 +99,11 @@ def _messages(raw: object, where: str) -> tuple[Message, ...]:
     if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
         raise DataError(f"{where}: messages must be a list of turns that is not empty.")
     turns = tuple(_message(turn, where, number) for number, turn in enumerate(raw, start=1))
-    body = turns[1:] if turns[0].role == "system" else turns
-    for number, turn in enumerate(body):
-        expected = "user" if number % 2 == 0 else "assistant"
+    first = 1 if turns[0].role == "system" else 0
+    for index, turn in enumerate(turns[first:], start=first):
+        expected = "user" if (index - first) % 2 == 0 else "assistant"
         if turn.role != expected:
-            raise DataError(f"{where}: turn {number + 1} is from {turn.role!r} where {expected!r} must speak.")
+            raise DataError(f"{where}: turn {index + 1} is from {turn.role!r} where {expected!r} must speak.")
     if turns[-1].role != "assistant":
         raise DataError(f"{where}: no assistant turn at the end, so there is nothing to learn; add the answer.")
     return turns

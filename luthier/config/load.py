@@ -73,7 +73,7 @@ def _validate(source: Source) -> RunConfig:
 
 def _describe(detail: Mapping[str, Any], source: Source) -> str:
     """One pydantic error as one line: place, key, value, rule, remedy."""
-    path = tuple(_real_path(detail["loc"], source.data))
+    path = tuple(_real_path(detail["loc"], source.data, absent_key=detail["type"] == "missing"))
     dotted = ".".join(map(str, path)) or "the configuration"
     where = source.origin(path)
     if detail["type"] == "extra_forbidden":
@@ -89,8 +89,14 @@ def _describe(detail: Mapping[str, Any], source: Source) -> str:
     return f"{where}: {dotted} is {detail['input']!r}: {message}."
 
 
-def _real_path(loc: Sequence[str | int], data: Any) -> Iterator[str | int]:
-    """Pydantic's location without the union tags that it inserts."""
+def _real_path(loc: Sequence[str | int], data: Any, *, absent_key: bool) -> Iterator[str | int]:
+    """Pydantic's location without the union tags that it inserts.
+
+    Args:
+        loc: The location.
+        data: What was validated.
+        absent_key: Whether the location's last part is a key that ``data`` lacks, rather than a tag.
+    """
     node = data
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
@@ -98,10 +104,8 @@ def _real_path(loc: Sequence[str | int], data: Any) -> Iterator[str | int]:
             node = node[part]
         elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
             node = node[part]
-        elif not last:
+        elif not (last and absent_key):
             continue
-        elif not isinstance(node, dict):
-            return
         yield part
 
 
