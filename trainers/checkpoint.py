@@ -80,9 +80,9 @@ class CheckpointStore:
         return checkpoint
 
     def complete(self) -> list[Checkpoint]:
-        """Published checkpoints, oldest first. Their digests are not checked."""
-        indexes = [(path, json.loads(path.read_text())) for path in sorted(self._root.glob(f"step-*/{_INDEX}"))]
-        return [Checkpoint(path.parent, index["step"], index["metrics"], index["world_size"]) for path, index in indexes]
+        """Published checkpoints, oldest first. Their digests are not checked; one without a readable index is named."""
+        found = (_described(path) for path in sorted(self._root.glob(f"step-*/{_INDEX}")))
+        return [checkpoint for checkpoint in found if checkpoint is not None]
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose files all match their digests; a broken one is named in a warning."""
@@ -118,6 +118,15 @@ class CheckpointStore:
         for checkpoint in spare[: max(0, len(checkpoints) - self._keep)]:
             (checkpoint.path / _INDEX).unlink()
             shutil.rmtree(checkpoint.path)
+
+
+def _described(index_path: Path) -> Checkpoint | None:
+    try:
+        index = json.loads(index_path.read_text())
+        return Checkpoint(index_path.parent, index["step"], index["metrics"], index["world_size"])
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("checkpoint %s is skipped: %s can't be read (%r).", index_path.parent, index_path.name, error)
+        return None
 
 
 def verify(checkpoint: Checkpoint) -> None:

@@ -88,15 +88,19 @@ def _json(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream, strict=True)
+    with path.open("rb") as stream:
+        # Decoded line by line, so that a bad byte is found on its own line; spreadsheets put a byte-order mark first.
+        reader = csv.DictReader((raw.decode("utf-8-sig") for raw in stream), strict=True)
         try:
             for record in reader:
                 if None in record or None in record.values():
                     raise DataError(f"{path}:{reader.line_num}: the number of columns differs from the header's.")
                 yield reader.line_num, record
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}:{reader.line_num + 1}: not valid CSV in UTF-8: {error}.") from error
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num + 1}: not valid CSV: {error}.") from error
+        except UnicodeDecodeError as error:
+            line = reader.reader.line_num + 1
+            raise DataError(f"{path}:{line}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from error
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
