@@ -12,7 +12,7 @@ from luthier.config import RunConfig, load_config
 from luthier.errors import ConfigError, GateRefused, OutputError, RegistryError
 from luthier.paths import writable_dir
 from luthier.pipeline import run as run  # noqa: PLC0414 - part of this module's interface
-from luthier.rundir import api_key_file, newest_artifact, open_run
+from luthier.rundir import api_key_file, newest_artifact, run_directory
 from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def train(cfg: RunConfig, view: View | None = None) -> TrainResult:
     from luthier.cluster.session import start
 
     view = view or QuietView()
-    workdir = open_run(cfg)
-    base_model_dir = stages.prepare_model(cfg, view)
-    with start(cfg) as session:
-        check_resources(cfg, session.resources)
-        return stages.fine_tune(cfg, base_model_dir, workdir, view)
+    with run_directory(cfg) as workdir:
+        base_model_dir = stages.prepare_model(cfg, view)
+        with start(cfg) as session:
+            check_resources(cfg, session.resources)
+            return stages.fine_tune(cfg, base_model_dir, workdir, view)
 
 
 def tune(cfg: RunConfig, view: View | None = None) -> SweepResult:
@@ -53,10 +53,10 @@ def tune(cfg: RunConfig, view: View | None = None) -> SweepResult:
 
     view = view or QuietView()
     check_space(cfg)
-    workdir = open_run(cfg)
-    base_model_dir = stages.prepare_model(cfg, view)
-    with start(cfg):
-        return stages.sweep(cfg, base_model_dir, workdir, view)
+    with run_directory(cfg) as workdir:
+        base_model_dir = stages.prepare_model(cfg, view)
+        with start(cfg):
+            return stages.sweep(cfg, base_model_dir, workdir, view)
 
 
 def evaluate(cfg: RunConfig, artifact_dir: Path, view: View | None = None) -> Judgement:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from luthier.errors import OutputError
@@ -31,3 +33,22 @@ def writable_dir(path: Path, key: str) -> Path:
     except OSError as error:
         raise OutputError(f"{key}: {str(path)!r} can't be written ({error.strerror}); name a writable directory.") from error
     return path.resolve()
+
+
+def check_writable(path: Path, key: str) -> None:
+    """:func:`writable_dir`, but a directory that was not there is not left there either."""
+    made = absent(path)
+    writable_dir(path, key)
+    remove_empty(made)
+
+
+def absent(path: Path) -> list[Path]:
+    """The directory and those above it that do not exist yet, deepest first."""
+    return [one for one in (path, *path.parents) if not one.exists()]
+
+
+def remove_empty(directories: Sequence[Path]) -> None:
+    """Remove directories, deepest first, as far as nothing lies in them."""
+    with suppress(OSError):
+        for directory in directories:
+            directory.rmdir()

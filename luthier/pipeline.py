@@ -12,8 +12,8 @@ from luthier import stages
 from luthier.config import RunConfig, dump_yaml
 from luthier.digests import atomic_write_text
 from luthier.errors import GateRefused
-from luthier.paths import writable_dir
-from luthier.rundir import api_key_file, close_run, open_run
+from luthier.paths import check_writable
+from luthier.rundir import api_key_file, close_run, run_directory
 from luthier.view import View
 
 if TYPE_CHECKING:
@@ -48,12 +48,16 @@ def run(cfg: RunConfig, view: View, *, keep: bool = False) -> dict[str, Any]:
     Raises:
         LuthierError: A stage failed or the gate refused; the report tells as far as the run came.
     """
+    _preflight(cfg)
+    with run_directory(cfg) as workdir:
+        return _run_in(cfg, workdir, view, keep=keep)
+
+
+def _run_in(cfg: RunConfig, workdir: Path, view: View, *, keep: bool) -> dict[str, Any]:
     from luthier.cluster import check_resources
     from luthier.cluster.session import start
     from luthier.tuning import winning_config
 
-    _preflight(cfg)
-    workdir = open_run(cfg)
     key_file = api_key_file(cfg, workdir)
     facts = _Facts(result={"workdir": str(workdir)})
     base_model_dir = stages.prepare_model(cfg, view)
@@ -87,7 +91,7 @@ def _preflight(cfg: RunConfig) -> None:
 
         check_space(cfg)
     if "://" not in cfg.registry.uri:
-        writable_dir(Path(cfg.registry.uri).expanduser(), "registry.uri")
+        check_writable(Path(cfg.registry.uri).expanduser(), "registry.uri")
 
 
 def _ray(cfg: RunConfig, view: View, start: Any) -> Any:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from luthier.config import RunConfig, config_hash, dump_yaml
 from luthier.digests import atomic_write_text
-from luthier.paths import writable_dir
+from luthier.errors import LuthierError
+from luthier.paths import absent, remove_empty, writable_dir
 
 RESULT = "result.json"
 """Written last; a directory without it belongs to a run that did not end."""
+
+CONFIG = "config.yaml"
+API_KEY = "api-key"
 
 
 def open_run(cfg: RunConfig) -> Path:
@@ -29,8 +35,27 @@ def open_run(cfg: RunConfig) -> Path:
         number += 1
     workdir = storage / f"{stem}-{number}"
     workdir.mkdir(exist_ok=True)
-    atomic_write_text(workdir / "config.yaml", dump_yaml(cfg))
+    atomic_write_text(workdir / CONFIG, dump_yaml(cfg))
     return workdir
+
+
+@contextmanager
+def run_directory(cfg: RunConfig) -> Iterator[Path]:
+    """:func:`open_run` for a block of work; bad input that ends it before it made anything leaves nothing behind.
+
+    Raises:
+        OutputError: ``storage_path`` can't be written.
+    """
+    made = absent(Path(cfg.storage_path).expanduser())
+    workdir = open_run(cfg)
+    try:
+        yield workdir
+    except LuthierError as error:
+        files = {path.name for path in workdir.rglob("*") if path.is_file()}
+        if error.exit_code == 2 and files <= {CONFIG, API_KEY}:
+            shutil.rmtree(workdir)
+            remove_empty(made)
+        raise
 
 
 def newest_artifact(cfg: RunConfig) -> Path | None:
@@ -56,7 +81,7 @@ def api_key_file(cfg: RunConfig, workdir: Path) -> Path | None:
     name = cfg.serve.api_key_env
     if os.environ.get(name):
         return None
-    path = workdir / "api-key"
+    path = workdir / API_KEY
     path.unlink(missing_ok=True)
     key = secrets.token_urlsafe(32)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:

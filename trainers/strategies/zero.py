@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,27 @@ def zero_config(train: TrainConfig) -> dict[str, Any]:
     }
 
 
+def _join_group(worker: Worker) -> None:
+    """Let DeepSpeed use the group that Ray Train has formed, or a group of one where there is none."""
+    import deepspeed
+
+    backend = "nccl" if worker.device.type == "cuda" else "gloo"
+    if not torch.distributed.is_initialized():
+        # A lone process, such as a sweep's trial: nobody to meet, so no address is needed.
+        torch.distributed.init_process_group(backend, rank=0, world_size=1, store=torch.distributed.HashStore())
+        os.environ.setdefault("LOCAL_RANK", "0")
+    # Only inference uses this operation, and DeepSpeed would need a C++ compiler to build it.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+
+
 class Zero:
     """A DeepSpeed engine at ZeRO stage 0, 1, 2 or 3."""
 
     def __init__(self, train: TrainConfig, loss: SumLoss, worker: Worker, num_steps: int) -> None:
         import deepspeed
 
-        backend = "nccl" if worker.device.type == "cuda" else "gloo"
-        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+        _join_group(worker)
         self._stage3 = train.deepspeed == "z3"
         self._plain = train.deepspeed == "z0" and not train.bf16
         self._worker = worker

