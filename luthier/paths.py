@@ -31,7 +31,9 @@ def writable_dir(path: Path, key: str) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"{key}: {str(path)!r} can't be written ({error.strerror}); name a writable directory.") from error
+        raise OutputError(
+            f"{key}: {str(path)!r} can't be written ({error.strerror}); name a writable directory."
+        ) from error
     return path.resolve()
 
 

@@ -1,4 +1,4 @@
-"""What several test files share: the real small model, one Ray session, and configs that write below a test's own directory."""
+"""What several test files share: the real small model, a Ray session, and configs that write to a test's own place."""
 
 from __future__ import annotations
 

@@ -41,8 +41,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        tensors = (self.input_ids_BS, self.attention_mask_BS, self.position_ids_BS, self.labels_BS)
-        return Batch(self.row_ids, *(tensor.to(device) for tensor in tensors), self.num_loss_tokens)
+        return Batch(
+            self.row_ids,
+            self.input_ids_BS.to(device),
+            self.attention_mask_BS.to(device),
+            self.position_ids_BS.to(device),
+            self.labels_BS.to(device),
+            self.num_loss_tokens,
+        )
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ class CheckpointStore:
         self._keep = keep
         self._metric = metric
 
-    def save(self, worker: Worker, step: int, metrics: dict[str, float], write: Callable[[Checkpoint], None]) -> Checkpoint:
+    def save(
+        self, worker: Worker, step: int, metrics: dict[str, float], write: Callable[[Checkpoint], None]
+    ) -> Checkpoint:
         """Write a checkpoint with all workers, publish it, and delete what is no longer to be kept."""
         checkpoint = Checkpoint(self._root / f"step-{step:08d}", step, metrics, worker.world_size)
         if worker.rank == 0:

@@ -70,7 +70,9 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 yield number, json.loads(raw.decode("utf-8"))
             except UnicodeDecodeError as error:
-                raise DataError(f"{path}:{number}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from error
+                raise DataError(
+                    f"{path}:{number}: byte {error.start + 1} is not UTF-8; save the file as UTF-8."
+                ) from error
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}:{number}: not valid JSON at column {error.colno}: {error.msg}.") from error
 

@@ -60,6 +60,7 @@ def train(
     """
     workdir.mkdir(parents=True, exist_ok=True)
     job = make_job(cfg, base_model_dir, workdir.resolve())
+    job.store().newest()  # warns of a damaged checkpoint here, where the user reads it; workers' logs are not shown
     with MetricsTail(job.workdir / FILE_NAME, on_metrics or (lambda row: None)):
         _run_workers(job)
     best = job.store().best()

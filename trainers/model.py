@@ -67,7 +67,7 @@ def _with_adapter(base: Any, train: TrainConfig) -> nn.Module:
         use_dora=train.use_dora,
     )
     try:
-        model = get_peft_model(base, lora)
+        model: nn.Module = get_peft_model(base, lora)
     except ValueError as error:
         raise ConfigError(f"train.lora_target_modules is {targets!r}: {error}") from error
     for module in model.modules():

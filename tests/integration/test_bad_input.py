@@ -44,20 +44,28 @@ def added(name: str, content: str) -> Callable[[Path], object]:
 
 CASES = {
     "unknown key": Case(["train.lerning_rate=1"], ("unknown key 'train.lerning_rate'; did you mean 'learning_rate'?",)),
-    "unknown key in the file": Case([], ("run.yaml:8: unknown key 'trian'; did you mean 'train'?",), added("run.yaml", "trian: {}\n")),
+    "unknown key in the file": Case(
+        [], ("run.yaml:8: unknown key 'trian'; did you mean 'train'?",), added("run.yaml", "trian: {}\n")
+    ),
     "wrong type": Case(["train.num_workers=many"], ("train.num_workers is 'many'",)),
     "rule between settings": Case(["train.strategy=deepspeed"], ("needs train.deepspeed",)),
     "missing config": Case([], ("run.yaml' does not exist",), lambda directory: (directory / "run.yaml").unlink()),
     "missing data": Case([], ("train.jsonl' does not exist",), lambda directory: (directory / "train.jsonl").unlink()),
     "empty data": Case([], ("train.jsonl' holds no rows",), text_of("train.jsonl", "")),
     "broken row": Case([], ("train.jsonl:5: not valid JSON",), added("train.jsonl", "{\n")),
-    "no assistant turn": Case([], ("train.jsonl:5: no assistant turn",), added("train.jsonl", json.dumps(QUESTION) + "\n")),
+    "no assistant turn": Case(
+        [], ("train.jsonl:5: no assistant turn",), added("train.jsonl", json.dumps(QUESTION) + "\n")
+    ),
     "unknown model": Case(["model.model_name_or_path=nobody/nothing"], ("'nobody/nothing'", "offline: true")),
     "missing model directory": Case(["model.model_name_or_path=./nowhere"], ("directory './nowhere' does not exist",)),
-    "package that is not installed": Case(["model.model_name_or_path=package:no-such"], ("'no-such' is not installed",)),
+    "package that is not installed": Case(
+        ["model.model_name_or_path=package:no-such"], ("'no-such' is not installed",)
+    ),
     "unwritable storage": Case(["storage_path=DIR/train.jsonl/runs"], ("storage_path:", "can't be written")),
     "unwritable registry": Case(["registry.uri=DIR/train.jsonl/registry"], ("registry.uri:", "can't be written")),
-    "impossible resources": Case(["train.resources_per_worker.CPU=64"], ("asks for 64 CPU", "train.resources_per_worker")),
+    "impossible resources": Case(
+        ["train.resources_per_worker.CPU=64"], ("asks for 64 CPU", "train.resources_per_worker")
+    ),
     "nothing to learn": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn", "train.jsonl:1")),
     "nothing to learn, train alone": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn",), verb="train"),
 }
@@ -82,7 +90,13 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(case: Case, tmp_pat
     overrides = [override.replace("DIR", str(tmp_path)) for override in case.overrides]
     command = [sys.executable, "-m", "luthier.cli", case.verb, str(tmp_path / "run.yaml"), *overrides]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "RAY_ADDRESS": ""}, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

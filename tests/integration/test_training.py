@@ -47,7 +47,9 @@ def alone(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> list[Metrics]:
     return read_metrics(workdir / FILE_NAME)
 
 
-def agree(rows: Sequence[Metrics], expected: Sequence[Metrics], *, loss: float = LOSS_TOLERANCE, norm: float = 1e-3) -> None:
+def agree(
+    rows: Sequence[Metrics], expected: Sequence[Metrics], *, loss: float = LOSS_TOLERANCE, norm: float = 1e-3
+) -> None:
     """Losses agree within ``loss`` nats, and gradient norms within the fraction ``norm``."""
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], abs=loss)
@@ -62,10 +64,15 @@ def test_two_workers_learn_what_one_learns_and_continue_where_they_were_cut_off(
     expected = alone(make_config(), base_model_dir, tmp_path / "alone")
     seen: list[Metrics] = []
     first = train(
-        make_config(**PAIR, max_steps=2), base_model_dir=base_model_dir, workdir=tmp_path / "pair", on_metrics=seen.append
+        make_config(**PAIR, max_steps=2),
+        base_model_dir=base_model_dir,
+        workdir=tmp_path / "pair",
+        on_metrics=seen.append,
     )
     assert seen == list(first.metrics)
-    result = train(make_config(**PAIR), base_model_dir=base_model_dir, workdir=tmp_path / "pair", on_metrics=seen.append)
+    result = train(
+        make_config(**PAIR), base_model_dir=base_model_dir, workdir=tmp_path / "pair", on_metrics=seen.append
+    )
     assert result.metrics[:2] == first.metrics
     assert seen == list(result.metrics)
     assert [row["step"] for row in result.metrics] == [1, 2, 3]
@@ -90,7 +97,8 @@ def check_artifact(result: TrainResult, weights: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "method", "cut_off"), [("z0", "lora", False), ("z1", "lora", True), ("z2", "full", False), ("z3", "full", True)]
+    ("stage", "method", "cut_off"),
+    [("z0", "lora", False), ("z1", "lora", True), ("z2", "full", False), ("z3", "full", True)],
 )
 def test_deepspeed_stages_learn_what_one_worker_learns(
     stage: str, method: str, cut_off: bool, make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
@@ -119,7 +127,9 @@ def test_deepspeed_trains_alone_in_bfloat16_and_again_in_the_same_process(
     make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
 ) -> None:
     shared: dict[str, Any] = {"bf16": True, "max_steps": 2, "learning_rate": 1e-4}
-    configs = {stage: make_config(**shared, strategy="deepspeed", deepspeed=stage) for stage in ("z0", "z1", "z2", "z3")}
+    configs = {
+        stage: make_config(**shared, strategy="deepspeed", deepspeed=stage) for stage in ("z0", "z1", "z2", "z3")
+    }
 
     def trials() -> dict[str, list[Metrics]]:
         # What a sweep does: one process trains one trial after another.

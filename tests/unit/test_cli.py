@@ -14,7 +14,10 @@ from luthier.config import config_hash, json_schema, load_config
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = "configs/quickstart.yaml"
-VERBS = ("run", "train", "tune", "evaluate", "serve", "plan", "export", "schema", "data", "models", "submit", "status", "logs", "stop")
+VERBS = (
+    *("run", "train", "tune", "evaluate", "serve", "plan", "export", "schema", "data", "models"),
+    *("submit", "status", "logs", "stop"),
+)
 
 
 def luthier(*arguments: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -42,7 +45,7 @@ def test_schema_is_the_configs() -> None:
     assert json.loads(luthier("schema").stdout) == json_schema()
 
 
-@pytest.mark.parametrize("verb", [("run",), ("train",), ("tune",), ("plan",), ("data", "check"), ("submit",)], ids=" ".join)
+@pytest.mark.parametrize("verb", [("run",), ("data", "check"), ("submit",)], ids=" ".join)
 def test_a_dry_run_prints_config_and_plan_and_does_nothing(verb: tuple[str, ...], tmp_path: Path) -> None:
     overrides = [f"storage_path={tmp_path / 'runs'}", f"registry.uri={tmp_path / 'registry'}", "seed=7"]
     done = luthier(*verb, QUICKSTART, *overrides, "--dry-run", "--json")

@@ -65,7 +65,7 @@ def test_messages_are_taken_as_they_are() -> None:
         ({"messages": turns("q", "a", "q2")}, "no assistant turn at the end"),
         ({"messages": turns("q", "a")[1:]}, "turn 1 is from 'assistant' where 'user' must speak"),
         ({"messages": [*turns("q"), *turns("q", "a")]}, "turn 2 is from 'user' where 'assistant' must speak"),
-        ({"messages": [*turns("q"), *turns("x", system="s")[:1]]}, "turn 2 is from 'system' where 'assistant' must speak"),
+        ({"messages": [*turns("q"), *turns("x", system="s")[:1]]}, "turn 2 is from 'system' where 'assistant' must"),
         ({"messages": [{"role": "system", "content": "s"}]}, "no assistant turn at the end"),
     ],
 )

@@ -39,7 +39,8 @@ def _join_group(worker: Worker) -> None:
     backend = "nccl" if worker.device.type == "cuda" else "gloo"
     if not torch.distributed.is_initialized():
         # A lone process, such as a sweep's trial: nobody to meet, so no address is needed.
-        torch.distributed.init_process_group(backend, rank=0, world_size=1, store=torch.distributed.HashStore())
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group(backend, rank=0, world_size=1, store=store)
         os.environ.setdefault("LOCAL_RANK", "0")
     # Only inference uses this operation, and DeepSpeed would need a C++ compiler to build it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

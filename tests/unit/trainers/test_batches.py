@@ -43,7 +43,9 @@ def test_a_step_holds_the_same_rows_for_any_number_of_workers() -> None:
     shapes = [(1, 4, 2), (2, 4, 1), (4, 1, 2), (8, 1, 1)]
     plans = [StepPlan(30, world, micro, accumulation, seed=9) for world, micro, accumulation in shapes]
     for step in range(8):
-        seen = [sorted(r for k in range(p.world_size) for part in p.micro_batches(step, k) for r in part) for p in plans]
+        seen = [
+            sorted(r for k in range(p.world_size) for part in p.micro_batches(step, k) for r in part) for p in plans
+        ]
         assert seen == [seen[0]] * len(plans)
 
 

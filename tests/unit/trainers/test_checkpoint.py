@@ -133,7 +133,9 @@ def test_without_the_metric_the_newest_is_best(tmp_path: Path) -> None:
         (3, [0.5, 0.1, 0.4, 0.3, 0.2], [2, 4, 5]),
     ],
 )
-def test_pruning_keeps_the_best_and_the_newest(keep: int, eval_losses: list[float], kept: list[int], tmp_path: Path) -> None:
+def test_pruning_keeps_the_best_and_the_newest(
+    keep: int, eval_losses: list[float], kept: list[int], tmp_path: Path
+) -> None:
     store = store_of(tmp_path, keep)
     for step, eval_loss in enumerate(eval_losses, start=1):
         save(store, step, eval_loss)

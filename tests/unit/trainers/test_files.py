@@ -88,7 +88,8 @@ def test_a_bad_file_is_refused_by_its_line(name: str, content: bytes, expected: 
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("d.jsonl", b""), ("d.jsonl", b"\n \n"), ("d.json", b"[]"), ("d.csv", b""), ("d.csv", b"text,label\n")]
+    ("name", "content"),
+    [("d.jsonl", b""), ("d.jsonl", b"\n \n"), ("d.json", b"[]"), ("d.csv", b""), ("d.csv", b"text,label\n")],
 )
 def test_a_file_without_rows_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / name

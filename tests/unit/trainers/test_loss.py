@@ -59,7 +59,9 @@ def test_the_loss_of_the_real_model_is_that_of_all_its_logits(base_model_dir: Pa
     tokenizer = ChatTokenizer(base_model_dir)
     talks = [("A mail reader?", "mail"), ("A very much longer question about a chess engine?", "games, of course")]
     rows = [
-        tokenizer.encode(Row("r", (Message("user", q), Message("assistant", a))), max_length=99, assistant_only_loss=True)
+        tokenizer.encode(
+            Row("r", (Message("user", q), Message("assistant", a))), max_length=99, assistant_only_loss=True
+        )
         for q, a in talks
     ]
     num_tokens = sum(row.num_loss_tokens for row in rows)
@@ -74,7 +76,8 @@ def test_uneven_micro_batches_give_the_gradient_of_one_big_batch(sizes: list[int
     num_tokens = sum(row.num_loss_tokens for row in rows)
     loss = SumLoss(tiny)
     tiny.zero_grad()
-    (torch.stack([plain(tiny, row) for row in rows]).sum() / num_tokens).backward()
+    whole: Any = torch.stack([plain(tiny, row) for row in rows]).sum() / num_tokens
+    whole.backward()
     expected = {name: p.grad.clone() for name, p in tiny.named_parameters()}
     tiny.zero_grad()
     start = 0
@@ -87,7 +90,7 @@ def test_uneven_micro_batches_give_the_gradient_of_one_big_batch(sizes: list[int
 
 def test_a_batch_without_rows_has_no_loss_but_a_gradient(tiny: Any) -> None:
     tiny.zero_grad()
-    loss = SumLoss(tiny)(collate([], 0))
-    loss.backward()
+    loss: torch.Tensor = SumLoss(tiny)(collate([], 0))
+    loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 0.0
     assert all(p.grad is not None and not p.grad.any() for p in tiny.parameters())

@@ -30,7 +30,9 @@ ROWS = [row("hello?", "net"), row("hello?", "two words", system="Sort."), row("G
 
 @pytest.mark.parametrize("one", ROWS, ids=["default system", "system", "unicode"])
 @pytest.mark.parametrize("assistant_only", [True, False])
-def test_the_prompt_in_training_is_the_prompt_in_serving(one: Row, assistant_only: bool, tokenizer: ChatTokenizer) -> None:
+def test_the_prompt_in_training_is_the_prompt_in_serving(
+    one: Row, assistant_only: bool, tokenizer: ChatTokenizer
+) -> None:
     prompt = tokenizer.prompt_ids(one.prompt)
     encoded = tokenizer.encode(one, max_length=512, assistant_only_loss=assistant_only)
     assert encoded.input_ids[: len(prompt)] == prompt
@@ -46,7 +48,9 @@ def test_loss_lies_on_the_answer_and_the_end_of_its_turn_only(one: Row, tokenize
     assert learnt(encoded) == [*answer, tokenizer.eos_id]
     assert tokenizer.decode(learnt(encoded)) == one.answer
     start = len(tokenizer.prompt_ids(one.prompt))
-    assert [i for i, label in enumerate(encoded.labels) if label != IGNORE] == list(range(start, start + len(answer) + 1))
+    assert [i for i, label in enumerate(encoded.labels) if label != IGNORE] == list(
+        range(start, start + len(answer) + 1)
+    )
     assert all(label in (IGNORE, token) for token, label in zip(encoded.input_ids, encoded.labels, strict=True))
     assert encoded.num_loss_tokens == len(answer) + 1
     assert not encoded.truncated
