@@ -41,6 +41,12 @@ def shallow_base_dir(base_model_dir: Path, tmp_path_factory: pytest.TempPathFact
     return directory
 
 
+@pytest.fixture(scope="module")
+def lone_runs() -> dict[str, Path]:
+    """Directory of each method's run by one worker, made by the first test that compares with it."""
+    return {}
+
+
 def alone(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> list[Metrics]:
     """Metrics of the same training by one worker in this process, without Ray Train."""
     train_in_process(cfg, base_model_dir=base_model_dir, workdir=workdir, report=lambda row, path: None)
@@ -98,13 +104,22 @@ def check_artifact(result: TrainResult, weights: str) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "method", "cut_off"),
-    [("z0", "lora", False), ("z1", "lora", True), ("z2", "full", False), ("z3", "full", True)],
+    [("z0", "lora", False), ("z1", "lora", True), ("z2", "lora", False), ("z3", "full", True)],
 )
 def test_deepspeed_stages_learn_what_one_worker_learns(
-    stage: str, method: str, cut_off: bool, make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
+    stage: str,
+    method: str,
+    cut_off: bool,
+    make_config: MakeConfig,
+    shallow_base_dir: Path,
+    lone_runs: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     shared: dict[str, Any] = {"method": method, "learning_rate": 1e-4}
-    expected = alone(make_config(**shared), shallow_base_dir, tmp_path / "alone")
+    if method not in lone_runs:
+        alone(make_config(**shared), shallow_base_dir, tmp_path / "alone")
+        lone_runs[method] = tmp_path / "alone"
+    expected = read_metrics(lone_runs[method] / FILE_NAME)
     zero: dict[str, Any] = {**shared, **PAIR, "strategy": "deepspeed", "deepspeed": stage}
     places: dict[str, Any] = {"base_model_dir": shallow_base_dir, "workdir": tmp_path / "run"}
     if cut_off:
@@ -113,7 +128,7 @@ def test_deepspeed_stages_learn_what_one_worker_learns(
     agree(result.metrics, expected)
     weights = "adapter/adapter_model.safetensors" if method == "lora" else "model/model.safetensors"
     check_artifact(result, weights)
-    trained, lone = load_file(result.artifact_dir / weights), load_file(newest_weights(tmp_path / "alone", weights))
+    trained, lone = load_file(result.artifact_dir / weights), load_file(newest_weights(lone_runs[method], weights))
     assert trained.keys() == lone.keys()
     for name, weight in trained.items():
         torch.testing.assert_close(weight, lone[name], atol=2e-3, rtol=0.02)
@@ -146,7 +161,8 @@ def test_deepspeed_trains_alone_in_bfloat16_and_again_in_the_same_process(
 def test_full_fine_tuning_changes_every_layer_of_the_real_model(
     make_config: MakeConfig, base_model_dir: Path, tmp_path: Path
 ) -> None:
-    cfg = make_config(method="full", learning_rate=1e-4, max_steps=2, bf16=True, gradient_checkpointing=True)
+    shared: dict[str, Any] = {"num_workers": 2, "per_device_train_batch_size": 2, "max_steps": 2}
+    cfg = make_config(method="full", learning_rate=1e-4, bf16=True, gradient_checkpointing=True, **shared)
     result = train(cfg, base_model_dir=base_model_dir, workdir=tmp_path / "run")
     check_artifact(result, "model/model.safetensors")
     before = load_file(base_model_dir / "model.safetensors")

@@ -37,6 +37,8 @@ def test_a_short_last_step_is_dealt_out_evenly() -> None:
     plan = StepPlan(num_rows=19, world_size=2, micro_batch=4, accumulation=2, seed=0)
     assert plan.steps_per_epoch == 2
     assert [[len(part) for part in plan.micro_batches(1, rank)] for rank in range(2)] == [[1, 1], [1, 0]]
+    fewer = StepPlan(num_rows=18, world_size=2, micro_batch=4, accumulation=2, seed=0)
+    assert [[len(part) for part in fewer.micro_batches(1, rank)] for rank in range(2)] == [[1, 0], [1, 0]]
 
 
 def test_a_step_holds_the_same_rows_for_any_number_of_workers() -> None:
