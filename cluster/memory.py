@@ -97,11 +97,11 @@ def estimate(shapes: Shapes, train: TrainConfig, *, sequence_tokens: int) -> Mem
 
 def _state_bytes(parameters: int, trainable: int, train: TrainConfig) -> tuple[int, int, int]:
     """Weights, gradients and optimizer state; ZeRO's parts are divided by N (Rajbhandari et al. 2020)."""
-    compute = BF16_BYTES if train.bf16 else FP32_BYTES
+    compute = _compute_bytes(train)
     frozen = 0 if train.method == "full" else parameters * compute
     stage = int(train.deepspeed.removeprefix("z")) if train.deepspeed else 0
     # Trained weights are float32; with bfloat16 there is a copy to compute with.
-    trained = trainable * (FP32_BYTES + (compute if train.bf16 else 0))
+    trained = trainable * (FP32_BYTES + (compute if compute == BF16_BYTES else 0))
     gradients, optimizer = trainable * FP32_BYTES, trainable * ADAM_BYTES
     workers = train.num_workers
     if stage >= 1:
@@ -113,6 +113,12 @@ def _state_bytes(parameters: int, trainable: int, train: TrainConfig) -> tuple[i
     return frozen + trained, gradients, optimizer
 
 
+def _compute_bytes(train: TrainConfig) -> int:
+    """Bytes of one number in forward and backward; ``bf16: auto`` counts as float32, the larger, on a CPU."""
+    in_bf16 = train.use_gpu if train.bf16 == "auto" else train.bf16
+    return BF16_BYTES if in_bf16 else FP32_BYTES
+
+
 def _activation_bytes_per_token(shapes: Shapes, train: TrainConfig) -> int:
     """What the backward pass needs, per token: after Korthikanti et al. 2022, for gated feed-forward blocks.
 
@@ -121,7 +127,7 @@ def _activation_bytes_per_token(shapes: Shapes, train: TrainConfig) -> int:
     product (4F).
     """
     hidden = next((s[1] for name, s in shapes.items() if len(s) == 2 and _is_embedding(name)), 0)
-    compute = BF16_BYTES if train.bf16 else FP32_BYTES
+    compute = _compute_bytes(train)
     layers: dict[str, int] = {}
     for name, shape in shapes.items():
         match = _LAYER.search(name)

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,24 +71,19 @@ def _application(cfg: RunConfig, catalog: Catalog, key: str) -> Any:
     from ray.serve.llm.ingress import make_fastapi_ingress
 
     from luthier.serving.adapters import AdapterServer
-    from luthier.serving.engine import llm_config
+    from luthier.serving.engine import engine_dtype, llm_config
     from luthier.serving.ingress import ENDPOINTS, RegistryIngress, key_digest, make_app, model_card
 
     gpu = cfg.train.use_gpu
+    shared = partial(llm_config, cfg.serve, gpu=gpu, dtype=engine_dtype(cfg.serve, gpu=gpu))
     base = str(catalog.base_dir)
-    has_adapters = bool(catalog.adapters)
     configs = [
-        llm_config(
-            cfg.serve, model_id=catalog.base_id, model_dir=base, tokenizer_dir=base, adapters=has_adapters, gpu=gpu
-        )
+        shared(model_id=catalog.base_id, model_dir=base, tokenizer_dir=base, adapters=bool(catalog.adapters)),
+        *(
+            shared(model_id=name, model_dir=f"{place}/model", tokenizer_dir=f"{place}/tokenizer", adapters=False)
+            for name, place in catalog.full.items()
+        ),
     ]
-    for name, directory in catalog.full.items():
-        model_dir, tokenizer_dir = f"{directory}/model", f"{directory}/tokenizer"
-        configs.append(
-            llm_config(
-                cfg.serve, model_id=name, model_dir=model_dir, tokenizer_dir=tokenizer_dir, adapters=False, gpu=gpu
-            )
-        )
     engines = {
         config.model_id: build_llm_deployment(
             config,

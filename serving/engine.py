@@ -7,10 +7,11 @@ from typing import Any
 from ray.serve.llm import LLMConfig
 
 from luthier.config.deploy import ServeConfig
+from luthier.precision import Dtype, served_dtype
 
 
 def llm_config(
-    serve: ServeConfig, *, model_id: str, model_dir: str, tokenizer_dir: str, adapters: bool, gpu: bool
+    serve: ServeConfig, *, model_id: str, model_dir: str, tokenizer_dir: str, adapters: bool, gpu: bool, dtype: Dtype
 ) -> LLMConfig:
     """One engine.
 
@@ -21,12 +22,13 @@ def llm_config(
         tokenizer_dir: Directory of tokenizer and chat template.
         adapters: Whether LoRA adapters are served on this model.
         gpu: Whether the engine reserves a GPU.
+        dtype: What it computes in.
     """
     resources = {"GPU": 1.0} if gpu else {"CPU": serve.num_cpus}
     options: dict[str, Any] = {} if gpu else {"env_vars": _cpu_environment(serve)}
     return LLMConfig(
         model_loading_config={"model_id": model_id, "model_source": model_dir},
-        engine_kwargs=_engine_kwargs(serve, tokenizer_dir, adapters=adapters, gpu=gpu),
+        engine_kwargs=_engine_kwargs(serve, tokenizer_dir, adapters=adapters, gpu=gpu, dtype=dtype),
         lora_config={"max_num_adapters_per_replica": serve.max_loras} if adapters else None,
         # The placement group holds the engine; the replica actor around it only waits.
         placement_group_config={"bundle_per_worker": resources, "strategy": "PACK"},
@@ -42,9 +44,20 @@ def llm_config(
     )
 
 
-def _engine_kwargs(serve: ServeConfig, tokenizer_dir: str, *, adapters: bool, gpu: bool) -> dict[str, Any]:
+def engine_dtype(serve: ServeConfig, *, gpu: bool) -> Dtype:
+    """What engines compute in, asked of a machine that has an engine's resources. Ray must be initialised."""
+    import ray
+
+    probe = ray.remote(num_cpus=0 if gpu else serve.num_cpus, num_gpus=int(gpu))(served_dtype)
+    dtype: Dtype = ray.get(probe.remote(serve.dtype, "cuda" if gpu else "cpu"))
+    return dtype
+
+
+def _engine_kwargs(
+    serve: ServeConfig, tokenizer_dir: str, *, adapters: bool, gpu: bool, dtype: Dtype
+) -> dict[str, Any]:
     kwargs: dict[str, Any] = {
-        "dtype": "bfloat16",
+        "dtype": dtype,
         "tokenizer": tokenizer_dir,
         "max_model_len": serve.max_model_len,
         "max_num_seqs": serve.max_num_seqs,

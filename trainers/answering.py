@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.config.run import RunConfig
+from luthier.precision import computes_in_bf16
 from luthier.rows import Row, few_shot_messages
 from luthier.trainers.files import read_rows
 from luthier.trainers.generate import Generator, Question, Scored
@@ -118,8 +119,8 @@ class _Answerer:
         import torch
 
         cfg = self._cfg
-        dtype = torch.bfloat16 if cfg.train.bf16 else torch.float32
         device = torch.device("cuda" if cfg.train.use_gpu else "cpu")
+        dtype = torch.bfloat16 if computes_in_bf16(cfg.train.bf16, device.type) else torch.float32
         generator = Generator(self._base_model_dir, cfg.model, weights_dir, dtype, device)
         limits = cfg.evaluate
         return generator.score(questions, max_new_tokens=limits.max_new_tokens, batch_size=limits.batch_size)

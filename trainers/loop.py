@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 
 from luthier.config.run import RunConfig
+from luthier.config.train import TrainConfig
 from luthier.errors import TrainingDiverged
+from luthier.precision import computes_in_bf16
 from luthier.trainers.batches import Batch, StepPlan, collate
 from luthier.trainers.blocks import Block
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
@@ -70,7 +72,7 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     Raises:
         TrainingDiverged: The loss or the gradient became NaN or infinite.
     """
-    train, plan, num_steps = job.cfg.train, job.plan(worker.world_size), job.num_steps(worker.world_size)
+    train, plan, num_steps = _settled(job.cfg.train, worker), job.plan(worker.world_size), job.num_steps(worker.world_size)
     torch.manual_seed(job.cfg.seed)
     rows, validation = job.train.read(), job.validation.read() if job.validation else []
     pad_id = ChatTokenizer(job.base_model_dir).pad_id
@@ -102,6 +104,13 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
             report(metrics, _save(store, strategy, model, worker, step, metrics))
     if writer:
         writer.close()
+
+
+def _settled(train: TrainConfig, worker: Worker) -> TrainConfig:
+    """The settings with ``bf16: auto`` decided: the same for all workers, by the least able of them."""
+    mine = computes_in_bf16(train.bf16, worker.device.type)
+    (able,) = worker.sum(float(mine))
+    return train.model_copy(update={"bf16": able == worker.world_size})
 
 
 def _step(strategy: Strategy, batches: Sequence[Batch], worker: Worker, step: int) -> Metrics:

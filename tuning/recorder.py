@@ -59,6 +59,10 @@ class SweepRecorder(Callback):
         self._on_progress = on_progress
         self._trials: dict[str, _Running] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore of its own; a display can't be pickled, and is not needed for it."""
+        return {**self.__dict__, "_on_progress": None}
+
     def results(self) -> tuple[TrialResult, ...]:
         """Every trial that was started, in that order, once the sweep has ended."""
         return tuple(self._ended(running) for running in self._trials.values())

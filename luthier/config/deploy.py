@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,9 @@ class ServeConfig(Config):
 
     api_key_env: str = Field(default="LUTHIER_API_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$")
     """Environment variable that holds the API key; the key itself never stands in a config."""
+
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the engine computes in. ``auto``: bfloat16 where its processor multiplies in it, else float32."""
 
     max_model_len: Annotated[int, Field(ge=16)] = 1024
     """Longest prompt plus answer in tokens."""

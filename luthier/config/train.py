@@ -52,8 +52,9 @@ class TrainConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """Gradients are scaled down to this global L2 norm."""
 
-    bf16: bool = True
-    """Compute in bfloat16; trained weights and optimizer state stay in float32."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Compute in bfloat16; trained weights and optimizer state stay in float32. ``auto``: where every worker's processor
+    multiplies in it."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
