@@ -59,9 +59,7 @@ def num_trainable(shapes: Shapes, train: TrainConfig) -> int:
     total = 0
     for name, shape in shapes.items():
         if is_adapted(name, shape, train):
-            total += train.lora_r * sum(shape) + (
-                shape[0] if train.use_dora else 0
-            )  # DoRA: one magnitude per output
+            total += train.lora_r * sum(shape) + (shape[0] if train.use_dora else 0)  # DoRA: one magnitude per output
     return total
 
 

@@ -139,9 +139,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
         ("optimizer steps", "unknown" if plan.optimizer_steps is None else f"{plan.optimizer_steps:,}"),
         ("sweep", f"{plan.num_trials} trials" if plan.num_trials else "none"),
     ]
-    lines += [
-        (d.stage, ", ".join(f"{amount:g} {key}" for key, amount in d.resources.items())) for d in plan.demands
-    ]
+    lines += [(d.stage, ", ".join(f"{amount:g} {key}" for key, amount in d.resources.items())) for d in plan.demands]
     verdict = {None: "unknown: ask the cluster", True: "yes", False: "no"}[plan.schedulable]
     return [*lines, ("schedulable", verdict)]
 
@@ -149,9 +147,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
 def _memory_text(memory: MemoryEstimate | None) -> str:
     if memory is None:
         return "unknown"
-    parts = ", ".join(
-        f"{name.removesuffix('_bytes')} {size / GIB:.2f}" for name, size in memory.model_dump().items()
-    )
+    parts = ", ".join(f"{name.removesuffix('_bytes')} {size / GIB:.2f}" for name, size in memory.model_dump().items())
     return f"{memory.total_bytes / GIB:.2f} GiB ({parts})"
 
 

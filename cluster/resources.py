@@ -28,9 +28,7 @@ def demands(cfg: RunConfig) -> tuple[Demand, ...]:
     found = [_train_demand("train", cfg, "lower train.num_workers or train.resources_per_worker")]
     if cfg.tune is not None:
         trial = apply_overrides(cfg, cfg.tune.overrides)
-        found.append(
-            _train_demand("tune (one trial)", trial, "set a lower train.num_workers in tune.overrides")
-        )
+        found.append(_train_demand("tune (one trial)", trial, "set a lower train.num_workers in tune.overrides"))
     served = {"CPU": cfg.serve.num_cpus * cfg.serve.num_replicas}
     found.append(Demand(stage="serve", resources=served, remedy="lower serve.num_replicas or serve.num_cpus"))
     return tuple(found)

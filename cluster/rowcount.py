@@ -40,16 +40,12 @@ def measure(datasets: Iterable[DatasetConfig], *, max_length: int) -> DataSize |
     """
     lengths: list[int] = []
     for dataset in datasets:
-        frame_bytes = len((dataset.system or "").encode()) + len(
-            dataset.prompt.replace("{text}", "").encode()
-        )
+        frame_bytes = len((dataset.system or "").encode()) + len(dataset.prompt.replace("{text}", "").encode())
         try:
             sizes = _row_bytes(Path(dataset.train).expanduser())
         except (OSError, ValueError, csv.Error, ImportError):
             return None
-        lengths.extend(
-            min(max_length, TEMPLATE_TOKENS + round((frame_bytes + s) / BYTES_PER_TOKEN)) for s in sizes
-        )
+        lengths.extend(min(max_length, TEMPLATE_TOKENS + round((frame_bytes + s) / BYTES_PER_TOKEN)) for s in sizes)
     if not lengths:
         return None
     return DataSize(rows=len(lengths), tokens=sum(lengths), longest_row_tokens=max(lengths))

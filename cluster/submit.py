@@ -136,9 +136,7 @@ def wait(job_id: str, *, address: str | None = None, timeout_s: float | None = N
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while not (job := _known(client, job_id)).ended:
         if deadline is not None and time.monotonic() > deadline:
-            raise ResourceError(
-                f"job {job_id!r} is still {job.status} after {timeout_s:g} s; it goes on running."
-            )
+            raise ResourceError(f"job {job_id!r} is still {job.status} after {timeout_s:g} s; it goes on running.")
         time.sleep(_POLL_S)
     return job
 
@@ -177,9 +175,7 @@ def connect(address: str | None = None) -> JobSubmissionClient:
             "RAY_AUTH_MODE=token and, where the token does not lie in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH."
         ) from error
     except (ConnectionError, RuntimeError, OSError) as error:
-        raise ResourceError(
-            f"no Ray job server answers at {url}; check --address and that the head runs."
-        ) from error
+        raise ResourceError(f"no Ray job server answers at {url}; check --address and that the head runs.") from error
 
 
 def entrypoint(config: Path, overrides: Sequence[str], verb: Verb) -> str:
@@ -205,16 +201,12 @@ def check_inputs(cfg: RunConfig, root: Path) -> None:
         ConfigError: Lists each such path.
     """
     named = [
-        (f"datasets[].{split}", getattr(d, split))
-        for d in cfg.datasets
-        for split in ("train", "validation", "test")
+        (f"datasets[].{split}", getattr(d, split)) for d in cfg.datasets for split in ("train", "validation", "test")
     ]
     model = cfg.model.model_name_or_path
     if model.startswith((".", "~")) or (root / model).is_dir():
         named.append(("model.model_name_or_path", model))
-    problems = [
-        f"{key}: {path!r} {why}" for key, path in named if path is not None and (why := _not_sent(path, root))
-    ]
+    problems = [f"{key}: {path!r} {why}" for key, path in named if path is not None and (why := _not_sent(path, root))]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -235,9 +227,7 @@ def _not_sent(path: str, root: Path) -> str | None:
 def _inside(cfg_path: Path, root: Path) -> Path:
     resolved = cfg_path.resolve()
     if not resolved.is_relative_to(root):
-        raise ConfigError(
-            f"config {str(cfg_path)!r} lies outside {str(root)!r}; submit from a directory above it."
-        )
+        raise ConfigError(f"config {str(cfg_path)!r} lies outside {str(root)!r}; submit from a directory above it.")
     return resolved.relative_to(root)
 
 

@@ -11,7 +11,7 @@ from luthier import stages
 from luthier.config import RunConfig, load_config
 from luthier.errors import ConfigError, GateRefused, OutputError, RegistryError
 from luthier.paths import writable_dir
-from luthier.pipeline import run as run  # noqa: PLC0414 - part of this module's interface
+from luthier.pipeline import run as run
 from luthier.rundir import api_key_file, newest_artifact, run_directory
 from luthier.view import QuietView, View
 
@@ -99,7 +99,9 @@ def resolve_target(target: str, overrides: Sequence[str], registry_uri: str) -> 
     cfg = load_config(target, overrides)
     found = newest_artifact(cfg)
     if found is None:
-        raise ConfigError(f"{target}: no run of this config has been trained under {cfg.storage_path!r}; run luthier train first.")
+        raise ConfigError(
+            f"{target}: no run of this config has been trained under {cfg.storage_path!r}; run luthier train first."
+        )
     return cfg, found
 
 
@@ -118,7 +120,9 @@ def check_promotion(registry: Registry, ref: str) -> dict[str, float]:
 
     stored = registry.get_evaluation(ref)
     if not stored:
-        raise RegistryError(f"{ref} was registered without an evaluation; run luthier evaluate {ref} and register again.")
+        raise RegistryError(
+            f"{ref} was registered without an evaluation; run luthier evaluate {ref} and register again."
+        )
     cfg = load_config(registry.fetch(ref) / "config.yaml")
     decision = decide(Evaluation.model_validate(stored), cfg.gate)
     if not decision.passed:

@@ -128,9 +128,7 @@ def _judge_and_serve(
 
     assert facts.trained is not None
     incumbent = stages.incumbent_of(cfg)
-    judgement = stages.judge(
-        cfg, base_model_dir, facts.trained.artifact_dir, incumbent[1] if incumbent else None, view
-    )
+    judgement = stages.judge(cfg, base_model_dir, facts.trained.artifact_dir, incumbent[1] if incumbent else None, view)
     facts.judgement = judgement
     atomic_write_text(workdir / "evaluation.json", judgement.evaluation.model_dump_json(indent=1))
     version = stages.register(cfg, facts.trained.artifact_dir, judgement, view)

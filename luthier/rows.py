@@ -74,13 +74,13 @@ def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: st
         label = _text(record, "label", where)
         if dataset.labels is not None and label not in dataset.labels:
             known = ", ".join(dataset.labels)
-            raise DataError(f"{where}: label {label!r} is not one of datasets[].labels ({known}); correct the row or add it.")
+            raise DataError(
+                f"{where}: label {label!r} is not one of datasets[].labels ({known}); correct the row or add it."
+            )
         prompt = dataset.prompt.replace("{text}", _text(record, "text", where))
         return Row(row_id, _turns(dataset, prompt, label), label)
     keys = ", ".join(sorted(map(str, record))) or "none"
-    raise DataError(
-        f"{where}: columns are {keys}; a row needs messages, or prompt and completion, or text and label."
-    )
+    raise DataError(f"{where}: columns are {keys}; a row needs messages, or prompt and completion, or text and label.")
 
 
 def _turns(dataset: DatasetConfig, prompt: str, answer: str) -> tuple[Message, ...]:

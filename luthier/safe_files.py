@@ -46,8 +46,7 @@ def digest_file(directory: Path, name: str) -> FileDigest:
     """
     path = directory / name
     below = [
-        directory.joinpath(*PurePosixPath(name).parts[: depth + 1])
-        for depth in range(len(PurePosixPath(name).parts))
+        directory.joinpath(*PurePosixPath(name).parts[: depth + 1]) for depth in range(len(PurePosixPath(name).parts))
     ]
     if any(part.is_symlink() for part in below):
         raise IntegrityError(f"{path}: is or lies behind a symbolic link; put the file itself there.")

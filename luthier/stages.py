@@ -183,12 +183,19 @@ def register(cfg: RunConfig, artifact_dir: Path, judgement: Judgement, view: Vie
             view.note(f"{'[green]passed[/]' if check.passed else '[red]refused[/]'} {check.name}: {check.reason}")
         if not decision.passed:
             failed = "; ".join(f"{check.name}: {check.reason}" for check in decision.checks if not check.passed)
-            raise GateRefused(f"the gate refused {cfg.name}: {failed}. Nothing was registered; train better or change gate.*")
+            raise GateRefused(
+                f"the gate refused {cfg.name}: {failed}. Nothing was registered; train better or change gate.*"
+            )
         registry = Registry(cfg.registry.uri, cfg.registry.alias)
         version = registry.register(artifact_dir, cfg.name, judgement.evaluation.model_dump(mode="json"))
         figures = {check.name: check.figure for check in decision.checks if check.figure is not None}
         registry.set_alias(
-            cfg.name, cfg.registry.alias, version.version, actor=getpass.getuser(), reason="gate passed", figures=figures
+            cfg.name,
+            cfg.registry.alias,
+            version.version,
+            actor=getpass.getuser(),
+            reason="gate passed",
+            figures=figures,
         )
         view.note(f"registered [bold]{version.ref}[/], alias {cfg.registry.alias}")
         return registry.resolve(version.ref)

@@ -124,7 +124,9 @@ class RichView(QuietView):
         if progress.status != "running":
             self._ended_trials.add(progress.trial_id)
         best = "" if progress.best_value is None else f"best {progress.best_value:.4f}"
-        self._advance("trials", len(self._ended_trials), progress.num_trials, f"{progress.trial_id} {progress.status} {best}")
+        self._advance(
+            "trials", len(self._ended_trials), progress.num_trials, f"{progress.trial_id} {progress.status} {best}"
+        )
 
     def on_answers(self, variant: str, done: int, total: int) -> None:
         """See :class:`View`."""

@@ -56,7 +56,7 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
             adapters[version.ref] = str(directory / "adapter")
         else:
             full[version.ref] = str(directory)
-        names |= {name: version.ref for name in _names_of(version)}
+        names |= dict.fromkeys(_names_of(version), version.ref)
     return Catalog(base_id, base_model_dir, adapters, names, full)
 
 

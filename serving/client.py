@@ -34,9 +34,7 @@ def openai_client(endpoint: Endpoint, api_key: str, timeout_s: float = 120.0) ->
     return OpenAI(base_url=endpoint.base_url, api_key=api_key, timeout=timeout_s, max_retries=0)
 
 
-def ask(
-    endpoint: Endpoint, model: str, messages: Sequence[dict[str, str]], api_key: str, max_tokens: int
-) -> ChatReply:
+def ask(endpoint: Endpoint, model: str, messages: Sequence[dict[str, str]], api_key: str, max_tokens: int) -> ChatReply:
     """Ask once, greedily, streaming.
 
     Args:

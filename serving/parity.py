@@ -105,7 +105,9 @@ def _compare(client: Any, model: str, answer: Answer, tolerance: float) -> Parit
         extra_body={"return_token_ids": True},
     ).choices[0]
     served = list(choice.token_ids)
-    position = next((i for i, pair in enumerate(zip(served, answer.token_ids, strict=False)) if pair[0] != pair[1]), None)
+    position = next(
+        (i for i, pair in enumerate(zip(served, answer.token_ids, strict=False)) if pair[0] != pair[1]), None
+    )
     if position is None and len(served) == len(answer.token_ids):
         return ParityRow(answer.row_id, "same")
     if position is None:

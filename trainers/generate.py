@@ -110,7 +110,9 @@ class Generator:
     def _generate(self, rows: Sequence[Row], prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[Answer]:
         from transformers import GenerationConfig
 
-        unlabelled = [Encoded(row.row_id, ids, (IGNORE,) * len(ids), False) for row, ids in zip(rows, prompts, strict=True)]
+        unlabelled = [
+            Encoded(row.row_id, ids, (IGNORE,) * len(ids), False) for row, ids in zip(rows, prompts, strict=True)
+        ]
         batch = collate(unlabelled, self.tokenizer.pad_id).to(self.device)
         witness = _TopTwo()
         tokens_BT = self.model.generate(

@@ -49,7 +49,9 @@ class Job:
         """Which rows go where."""
         train = self.cfg.train
         accumulation = train.gradient_accumulation_steps
-        return StepPlan(self.train.account.kept, world_size, train.per_device_train_batch_size, accumulation, self.cfg.seed)
+        return StepPlan(
+            self.train.account.kept, world_size, train.per_device_train_batch_size, accumulation, self.cfg.seed
+        )
 
     def num_steps(self, world_size: int) -> int:
         """Optimizer steps of the whole run."""
@@ -72,7 +74,11 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     Raises:
         TrainingDiverged: The loss or the gradient became NaN or infinite.
     """
-    train, plan, num_steps = _settled(job.cfg.train, worker), job.plan(worker.world_size), job.num_steps(worker.world_size)
+    train, plan, num_steps = (
+        _settled(job.cfg.train, worker),
+        job.plan(worker.world_size),
+        job.num_steps(worker.world_size),
+    )
     torch.manual_seed(job.cfg.seed)
     rows, validation = job.train.read(), job.validation.read() if job.validation else []
     pad_id = ChatTokenizer(job.base_model_dir).pad_id
@@ -97,7 +103,9 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
         }
         due = step % save_every == 0 or step == num_steps
         if due and validation:
-            metrics["eval_loss"] = _validate(strategy, model, validation, pad_id, worker, train.per_device_train_batch_size)
+            metrics["eval_loss"] = _validate(
+                strategy, model, validation, pad_id, worker, train.per_device_train_batch_size
+            )
         if writer and (due or step % train.logging_steps == 0):
             writer.write(metrics)
         if due:

@@ -58,7 +58,9 @@ class ChatTokenizer:
         except (OSError, ValueError) as error:
             raise ModelError(f"{directory}: no tokenizer can be loaded from here ({error}).") from error
         if not self.hf.chat_template:
-            raise ModelError(f"{directory}: the tokenizer has no chat template; use an instruction-tuned model or add one.")
+            raise ModelError(
+                f"{directory}: the tokenizer has no chat template; use an instruction-tuned model or add one."
+            )
         if self.hf.eos_token_id is None:
             raise ModelError(f"{directory}: the tokenizer has no end-of-sequence token.")
         if self.hf.pad_token_id is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig, dump_yaml
+from luthier.digests import atomic_write_text
 from luthier.errors import OutputError
 from luthier.sweep_schema import SweepResult
 from luthier.tuning.space import final_config
@@ -24,9 +24,7 @@ def leaderboard_table(result: SweepResult) -> Table:
     from rich.table import Table
 
     caption = f"{len(result.trials)} trials, {result.max_concurrent_trials} at a time, {result.wall_s:.0f} s"
-    reasons = [
-        f"{trial.trial_id} failed: {trial.reason}" for trial in result.trials if trial.status == "failed"
-    ]
+    reasons = [f"{trial.trial_id} failed: {trial.reason}" for trial in result.trials if trial.status == "failed"]
     table = Table(
         title=f"Sweep by {result.metric} ({result.mode})", caption="\n".join((caption, *map(escape, reasons)))
     )
@@ -62,17 +60,10 @@ def write_outcome(cfg: RunConfig, result: SweepResult, workdir: Path) -> None:
     """
     text = json.dumps(result.model_dump(mode="json"), indent=2, allow_nan=False)
     try:
-        _replace(workdir / "leaderboard.json", text + "\n")
-        _replace(workdir / "winner.yaml", dump_yaml(final_config(cfg, result.winning_overrides)))
+        atomic_write_text(workdir / "leaderboard.json", text + "\n")
+        atomic_write_text(workdir / "winner.yaml", dump_yaml(final_config(cfg, result.winning_overrides)))
     except OSError as error:
         raise OutputError(f"the sweep's outcome can't be written to {str(workdir)!r}: {error}.") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _cell(value: Any) -> str:

@@ -113,9 +113,7 @@ class SweepRecorder(Callback):
         if running.failed is None:
             return running.result
         # Tune stores the traceback only after it has told its callbacks.
-        return running.result.model_copy(
-            update={"reason": failure_reason(str(running.failed.get_error() or ""))}
-        )
+        return running.result.model_copy(update={"reason": failure_reason(str(running.failed.get_error() or ""))})
 
     def _close(
         self, running: _Running, status: Literal["finished", "stopped", "failed"], reason: str | None

@@ -35,9 +35,7 @@ def sweep_of(cfg: RunConfig) -> TuneConfig:
 
 def num_trials(tune: TuneConfig) -> int:
     """Trials that a sweep draws: num_samples times the size of the grid."""
-    return tune.num_samples * math.prod(
-        len(d.values) for d in tune.search_space.values() if isinstance(d, Grid)
-    )
+    return tune.num_samples * math.prod(len(d.values) for d in tune.search_space.values() if isinstance(d, Grid))
 
 
 def trial_config(cfg: RunConfig, params: Mapping[str, Any]) -> RunConfig:
@@ -75,9 +73,7 @@ def check_space(cfg: RunConfig) -> None:
     for path in tune.search_space:
         for other in (*tune.overrides, *tune.search_space):
             if other.startswith(f"{path}.") or (other == path and path in tune.overrides):
-                raise ConfigError(
-                    f"tune.search_space.{path} and {other!r} set the same key; remove one of them."
-                )
+                raise ConfigError(f"tune.search_space.{path} and {other!r} set the same key; remove one of them.")
     try:
         apply_overrides(cfg, tune.overrides)
     except ConfigError as error:
@@ -123,14 +119,8 @@ def _to_ray(domain: Domain) -> Any:
 def _check_path(where: str, path: str) -> None:
     root = path.partition(".")[0]
     if root in RunConfig.model_fields and root not in SEARCHABLE:
-        why = (
-            "the base model is prepared once for all trials"
-            if root == "model"
-            else "it does not change a trial"
-        )
-        raise ConfigError(
-            f"tune.{where}.{path}: {root!r} can't vary, {why}; use one of {', '.join(SEARCHABLE)}."
-        )
+        why = "the base model is prepared once for all trials" if root == "model" else "it does not change a trial"
+        raise ConfigError(f"tune.{where}.{path}: {root!r} can't vary, {why}; use one of {', '.join(SEARCHABLE)}.")
 
 
 def _combinations(probes: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:

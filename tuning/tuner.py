@@ -85,9 +85,7 @@ def winning_config(cfg: RunConfig, result: SweepResult) -> RunConfig:
     return final_config(cfg, result.winning_overrides)
 
 
-def summarize(
-    cfg: RunConfig, trials: tuple[TrialResult, ...], *, wall_s: float, concurrent: int
-) -> SweepResult:
+def summarize(cfg: RunConfig, trials: tuple[TrialResult, ...], *, wall_s: float, concurrent: int) -> SweepResult:
     """Choose the winner among the trials that did not fail.
 
     Raises:

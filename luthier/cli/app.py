@@ -53,9 +53,7 @@ def run(
 
 
 @app.command()
-def train(
-    config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, as_json: AsJson = False
-) -> None:
+def train(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Fine-tune with Ray Train, without a sweep."""
     cfg = load(config, overrides)
     if dry_run:
@@ -73,9 +71,7 @@ def train(
 
 
 @app.command()
-def tune(
-    config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, as_json: AsJson = False
-) -> None:
+def tune(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Search hyperparameters with Ray Tune on a validation metric."""
     cfg = load(config, overrides)
     if dry_run:
@@ -128,9 +124,7 @@ def serve(
 
 
 @app.command()
-def plan(
-    config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False, dry_run: DryRun = False
-) -> None:
+def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False, dry_run: DryRun = False) -> None:
     """Memory, tokens, steps and whether the cluster can hold it, without loading weights."""
     cfg = load(config, overrides)
     if dry_run:

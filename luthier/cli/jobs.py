@@ -40,7 +40,11 @@ def submit(
     from luthier.cluster import submit as jobs_api
 
     job_id = jobs_api.submit(Path(config), overrides or [], verb, address)  # type: ignore[arg-type]
-    emit({"job_id": job_id}, as_json=as_json, text=f"submitted {job_id}; follow it: luthier logs -f {job_id} --address {address}")
+    emit(
+        {"job_id": job_id},
+        as_json=as_json,
+        text=f"submitted {job_id}; follow it: luthier logs -f {job_id} --address {address}",
+    )
     if wait:
         for part in jobs_api.logs(job_id, follow=True, address=address):
             typer.echo(part, nl=False, err=as_json)

@@ -60,9 +60,7 @@ def promote(
     version = store.resolve(model)
     figures = check_promotion(store, version.ref)
     if not dry_run:
-        store.set_alias(
-            version.name, alias, version.version, actor=getpass.getuser(), reason=reason, figures=figures
-        )
+        store.set_alias(version.name, alias, version.version, actor=getpass.getuser(), reason=reason, figures=figures)
     emit({"version": version.ref, "alias": alias}, as_json=as_json, text=f"{version.name}@{alias} is {version.ref}")
 
 

@@ -8,9 +8,7 @@ from pydantic import Field
 
 from luthier.config.base import Config
 
-Metric = Literal[
-    "accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1", "exact_match", "rouge_l"
-]
+Metric = Literal["accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1", "exact_match", "rouge_l"]
 Baseline = Literal["base", "few_shot", "incumbent"]
 
 

@@ -100,10 +100,9 @@ def _real_path(loc: Sequence[str | int], data: Any, *, absent_key: bool) -> Iter
     node = data
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
-            node = node[part]
+        inside_list = isinstance(node, list | tuple) and isinstance(part, int) and part < len(node)
+        if inside_list or (isinstance(node, dict) and part in node):
+            node = node[part]  # type: ignore[index]  # either kind takes this part
         elif not (last and absent_key):
             continue
         yield part
@@ -119,7 +118,9 @@ def _keys_at(loc: KeyPath) -> list[str]:
                 model = models[0]
                 candidates = models
         elif isinstance(part, str):
-            tagged = [m for m in candidates if part in get_args(getattr(m.model_fields.get("type"), "annotation", None))]
+            tagged = [
+                m for m in candidates if part in get_args(getattr(m.model_fields.get("type"), "annotation", None))
+            ]
             model = tagged[0] if tagged else model
     return list(model.model_fields)
 

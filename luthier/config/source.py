@@ -52,7 +52,9 @@ class Source:
         """
         dotted, separator, text = assignment.partition("=")
         if not separator or not dotted.strip():
-            raise ConfigError(f"override {assignment!r} is not of the form key=value, such as train.learning_rate=1e-4.")
+            raise ConfigError(
+                f"override {assignment!r} is not of the form key=value, such as train.learning_rate=1e-4."
+            )
         try:
             value = parse_yaml(text)
         except yaml.YAMLError as error:
@@ -79,7 +81,9 @@ class Source:
                 elif node.get(str(part)) is None:
                     node[str(part)] = {}
             else:
-                raise ConfigError(f"{origin}: {'.'.join(map(str, path[: position + 1]))} does not exist in {self.name}.")
+                raise ConfigError(
+                    f"{origin}: {'.'.join(map(str, path[: position + 1]))} does not exist in {self.name}."
+                )
             if not last:
                 node = node[part if isinstance(node, list) else str(part)]
         self.origins[path] = origin
@@ -87,7 +91,7 @@ class Source:
 
 def parse_yaml(text: str) -> Any:
     """Parse one YAML document."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    return yaml.load(text, Loader=_Loader)
 
 
 def read_source(path: Path) -> Source:

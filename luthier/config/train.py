@@ -116,7 +116,9 @@ class TrainConfig(Config):
         if self.strategy == "deepspeed" and self.deepspeed is None:
             raise ValueError("strategy: deepspeed needs train.deepspeed; set it to z0, z1, z2 or z3")
         if self.strategy != "deepspeed" and self.deepspeed is not None:
-            raise ValueError(f"train.deepspeed={self.deepspeed} is set but strategy is {self.strategy}; set strategy: deepspeed")
+            raise ValueError(
+                f"train.deepspeed={self.deepspeed} is set but strategy is {self.strategy}; set strategy: deepspeed"
+            )
         if self.use_dora and self.method != "lora":
             raise ValueError("use_dora needs method: lora")
         return self

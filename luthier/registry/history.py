@@ -90,9 +90,7 @@ class AliasLog:
         found = self._sequences()
         if found != list(range(1, len(found) + 1)):
             missing = min(set(range(1, found[-1] + 1)) - set(found))
-            raise IntegrityError(
-                f"{self._address(missing)}: missing from the history; restore it from a copy."
-            )
+            raise IntegrityError(f"{self._address(missing)}: missing from the history; restore it from a copy.")
         return [self._read(sequence) for sequence in found]
 
     def append(self, decide: Callable[[dict[str, int]], Move]) -> AliasChange:
@@ -122,11 +120,7 @@ class AliasLog:
         )
 
     def _sequences(self) -> list[int]:
-        stems = (
-            name.removesuffix(".json")
-            for name in self._store.children(self._directory)
-            if name.endswith(".json")
-        )
+        stems = (name.removesuffix(".json") for name in self._store.children(self._directory) if name.endswith(".json"))
         return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
     def _read(self, sequence: int) -> AliasChange:
@@ -134,8 +128,7 @@ class AliasLog:
             return AliasChange.model_validate_json(self._store.read(self._key(sequence)))
         except ValidationError as error:
             raise IntegrityError(
-                f"{self._address(sequence)}: not an alias record ({error.errors()[0]['msg']}); "
-                "restore it from a copy."
+                f"{self._address(sequence)}: not an alias record ({error.errors()[0]['msg']}); restore it from a copy."
             ) from error
 
     def _key(self, sequence: int) -> str:

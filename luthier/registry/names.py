@@ -39,8 +39,7 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise RegistryError(
-            f"model name {name!r} is not valid; use 1 to 63 of a-z, 0-9 and '-', "
-            "starting with a letter or digit."
+            f"model name {name!r} is not valid; use 1 to 63 of a-z, 0-9 and '-', starting with a letter or digit."
         )
     return name
 
@@ -52,9 +51,7 @@ def check_alias(alias: str) -> str:
         RegistryError: It is not a lower-case slug that starts with a letter, or it is ``latest``.
     """
     if not _ALIAS.fullmatch(alias):
-        raise RegistryError(
-            f"alias {alias!r} is not valid; use 1 to 63 of a-z, 0-9 and '-', starting with a letter."
-        )
+        raise RegistryError(f"alias {alias!r} is not valid; use 1 to 63 of a-z, 0-9 and '-', starting with a letter.")
     if alias == LATEST:
         raise RegistryError(
             f"alias {alias!r} is taken: it always means the newest version; choose another, e.g. 'champion'."

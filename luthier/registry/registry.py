@@ -229,9 +229,7 @@ class Registry:
             _expect(name, alias, table, expected_version)
             stack = stack_of(log.records(), alias)
             if len(stack) < 2:
-                raise RegistryError(
-                    f"{name}@{alias} has no earlier version to go back to; set the alias instead."
-                )
+                raise RegistryError(f"{name}@{alias} has no earlier version to go back to; set the alias instead.")
             self._load(name, stack[-2])
             return Move(
                 alias=alias,
@@ -276,8 +274,7 @@ def _evaluation_bytes(artifact_dir: Path, evaluation: Mapping[str, Any] | None) 
             raise ConfigError(f"{path}: not valid JSON ({error}); evaluate again or remove it.") from error
     if not isinstance(evaluation, Mapping):
         raise ConfigError(
-            f"{path}: holds a {type(evaluation).__name__} where an object belongs; "
-            "evaluate again or remove it."
+            f"{path}: holds a {type(evaluation).__name__} where an object belongs; evaluate again or remove it."
         )
     return (canonical_json(_plain(evaluation, "evaluation")) + "\n").encode("utf-8")
 

@@ -77,9 +77,7 @@ def open_store(uri: str) -> Store:
         ConfigError: The URI is empty, carries a password, or its scheme's package isn't installed.
     """
     if not uri.strip():
-        raise ConfigError(
-            "registry.uri is empty; name a directory or an fsspec URI such as s3://bucket/registry."
-        )
+        raise ConfigError("registry.uri is empty; name a directory or an fsspec URI such as s3://bucket/registry.")
     if "://" in uri and urlsplit(uri).password:
         raise ConfigError(
             "registry.uri carries a password; give credentials through the backend's environment or files."
@@ -174,9 +172,7 @@ class RemoteStore:
     def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str) -> None:
         self._fs = cast(Any, filesystem)  # fsspec carries no types
         self._root = root
-        protocols = (
-            {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
-        )
+        protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
         self._object_store = bool(protocols & _CONDITIONAL_CREATE)
         self._exclusive = self._object_store or "memory" in protocols
 
@@ -198,9 +194,7 @@ class RemoteStore:
                 found = self._fs.ls(path, detail=False)
             except FileNotFoundError:
                 return []
-        names = {
-            entry.rstrip("/").rsplit("/", 1)[-1] for entry in found if entry.strip("/") != path.strip("/")
-        }
+        names = {entry.rstrip("/").rsplit("/", 1)[-1] for entry in found if entry.strip("/") != path.strip("/")}
         return sorted(name for name in names if name and not name.startswith("."))
 
     def read(self, key: str) -> bytes:
@@ -255,9 +249,7 @@ def _writing(address: str) -> Iterator[None]:
     except (FileExistsError, LuthierError):
         raise
     except OSError as error:
-        raise OutputError(
-            f"{address}: can't be written ({error.strerror}); name a writable registry.uri."
-        ) from error
+        raise OutputError(f"{address}: can't be written ({error.strerror}); name a writable registry.uri.") from error
 
 
 @contextmanager

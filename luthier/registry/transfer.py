@@ -36,8 +36,7 @@ def read_checked(store: Store, key: str, sha256: str) -> bytes:
     data = store.read(key)
     if (actual := sha256_bytes(data)) != sha256:
         raise IntegrityError(
-            f"{store.address(key)}: SHA-256 is {actual}, {REGISTRATION_NAME} says {sha256}; "
-            "restore it from a copy."
+            f"{store.address(key)}: SHA-256 is {actual}, {REGISTRATION_NAME} says {sha256}; restore it from a copy."
         )
     return data
 
@@ -78,9 +77,7 @@ def download(store: Store, key: str, version: ModelVersion, destination: Path) -
             raise
         if _holds(destination, version):  # another process fetched the same version meanwhile
             return destination
-        raise OutputError(
-            f"{destination}: can't be written ({error.strerror}); name a writable directory."
-        ) from error
+        raise OutputError(f"{destination}: can't be written ({error.strerror}); name a writable directory.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return destination

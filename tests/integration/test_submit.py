@@ -62,9 +62,7 @@ def head() -> Iterator[str]:
     command += ["--node-ip-address=127.0.0.1", "--num-cpus=1", f"--temp-dir={directory}"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     command += [f"{option}={free_port()}" for option in ports]
-    environment = {
-        k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k.startswith("RAY_AUTH_")
-    }
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k.startswith("RAY_AUTH_")}
     # A session that an earlier test opened has switched token auth on in this process: the head must match.
     environment.setdefault("RAY_AUTH_MODE", "disabled")
     # The job runs `python`: this one.

@@ -95,9 +95,7 @@ def test_asha_stops_weak_trials_in_warm_processes_and_tells_why(tmp_path: Path) 
     ]
     assert events[-1].best_value == best.metric
     processes = {path.read_text() for path in tmp_path.glob("trials/*/process.txt")}
-    assert (
-        len(processes) == 1
-    )  # one warm process, which also kept the directory that relative paths start from
+    assert len(processes) == 1  # one warm process, which also kept the directory that relative paths start from
     assert processes.pop().endswith(f" {Path.cwd()}")
     assert not list(tmp_path.glob("trials/*/checkpoints"))
 
@@ -112,9 +110,7 @@ def test_the_seed_decides_what_is_drawn(tmp_path: Path) -> None:
     def drawn(seed: int) -> list[dict[str, Any]]:
         cfg = config(tmp_path, {"search_space": RATES, "num_samples": 3, "scheduler": "none"})
         place = tmp_path / f"{seed}-{len(list(tmp_path.iterdir()))}"
-        return [
-            t.params for t in sweep(cfg.model_copy(update={"seed": seed}), place, stand_in(), concurrent=2)
-        ]
+        return [t.params for t in sweep(cfg.model_copy(update={"seed": seed}), place, stand_in(), concurrent=2)]
 
     first = drawn(1)
     assert len({params["train.learning_rate"] for params in first}) == 3
@@ -179,9 +175,7 @@ def test_real_trials_choose_a_winner_without_the_test_split(rows: Path) -> None:
     winner = load_config(rows / "sweep" / "winner.yaml")
     assert winner.train.learning_rate == 2e-3
     assert winner.train.max_steps is None
-    assert (
-        json.loads((rows / "sweep" / "leaderboard.json").read_text())["best_trial_id"] == result.best_trial_id
-    )
+    assert json.loads((rows / "sweep" / "leaderboard.json").read_text())["best_trial_id"] == result.best_trial_id
 
 
 def test_trials_of_several_workers_run_in_nested_worker_groups(rows: Path) -> None:

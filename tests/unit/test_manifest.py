@@ -110,9 +110,7 @@ def test_verify_names_the_damaged_file(artifact: Path, name: str, damage: Any) -
         verify(artifact, manifest)
 
 
-@pytest.mark.parametrize(
-    "name", ["adapter/extra.safetensors", "tokenizer/deep/added.json", "model/config.json"]
-)
+@pytest.mark.parametrize("name", ["adapter/extra.safetensors", "tokenizer/deep/added.json", "model/config.json"])
 def test_verify_refuses_an_unlisted_file_where_loaders_look(artifact: Path, name: str) -> None:
     manifest = describe(artifact)
     (artifact / "report.html").write_text("harmless")
@@ -203,9 +201,7 @@ def test_names_that_leave_the_directory_are_refused(artifact: Path, name: str) -
         ("\udcff", IntegrityError, "not valid JSON"),
     ],
 )
-def test_bad_manifests_name_file_and_remedy(
-    tmp_path: Path, text: str, error: type[Exception], words: str
-) -> None:
+def test_bad_manifests_name_file_and_remedy(tmp_path: Path, text: str, error: type[Exception], words: str) -> None:
     (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(error, match=rf"(?s)manifest\.json.*{words}.*(again|wrote it)"):
         load_manifest(tmp_path)
@@ -240,9 +236,7 @@ def test_digests_of_chosen_files(tmp_path: Path) -> None:
     assert sha256_files(tmp_path, ["big"]) == {"big": sha256_bytes(b"x" * (3 << 20))}
 
 
-def test_atomic_write_keeps_the_old_content_when_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_atomic_write_keeps_the_old_content_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "note.json"
     atomic_write_text(path, "old")
 

@@ -24,7 +24,7 @@ class Ddp:
         self._model = loss.to(worker.device)
         self._worker = worker
         self._max_grad_norm = train.max_grad_norm
-        self._autocast = torch.autocast(worker.device.type, dtype=torch.bfloat16, enabled=train.bf16)
+        self._autocast = torch.autocast(worker.device.type, dtype=torch.bfloat16, enabled=train.bf16 is True)
         self._trained = {name: p for name, p in loss.model.named_parameters() if p.requires_grad}
         self._optimizer = build_optimizer(self._trained.values(), train)
         self._schedule = build_schedule(self._optimizer, train, num_steps)

@@ -120,9 +120,7 @@ def test_two_processes_move_one_alias(tmp_path: Path, artifact: Path) -> None:
     for writer in writers:
         finish(writer)
     records = registry.history("sections")
-    assert sorted(record.reason for record in records) == sorted(
-        f"{a}-{n}" for a in ("ada", "bob") for n in range(25)
-    )
+    assert sorted(record.reason for record in records) == sorted(f"{a}-{n}" for a in ("ada", "bob") for n in range(25))
     for actor in ("ada", "bob"):
         assert [r.reason for r in records if r.actor == actor] == [f"{actor}-{n}" for n in range(25)]
     assert [record.previous for record in records] == [None, *(record.version for record in records[:-1])]
@@ -138,9 +136,7 @@ def test_a_killed_registration_leaves_no_version(tmp_path: Path, artifact: Path)
     assert writer.stdout.readline() == "stalled\n"
     os.kill(writer.pid, signal.SIGKILL)
     writer.communicate(timeout=10)
-    assert (
-        tmp_path / "registry/sections/versions/2/adapter/adapter_model.safetensors"
-    ).read_bytes() == b"half"
+    assert (tmp_path / "registry/sections/versions/2/adapter/adapter_model.safetensors").read_bytes() == b"half"
     assert [version.ref for version in registry.list()] == ["sections@1"]
     assert registry.resolve("sections@latest").ref == "sections@1"
     with pytest.raises(RegistryError, match="sections@2"):
@@ -169,9 +165,7 @@ def test_threads_share_a_memory_registry(artifact: Path) -> None:
     assert len(Registry(uri).list("sections")) == 20
 
 
-def test_a_copy_that_differs_is_not_published(
-    tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_differs_is_not_published(tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = LocalStore.upload
 
     def bad_disk(self: LocalStore, source: Path, key: str) -> object:
@@ -188,9 +182,7 @@ def test_a_copy_that_differs_is_not_published(
     assert registry.register(artifact, "sections").version == 2
 
 
-def test_without_hard_links_the_lock_decides(
-    tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_hard_links_the_lock_decides(tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(source: Path, target: Path) -> None:
         raise PermissionError(1, "Operation not permitted")
 

@@ -84,13 +84,9 @@ def test_local_fetch_is_in_place(local: Registry, artifact: Path) -> None:
     assert str(local.fetch("sections@1")) == version.uri
 
 
-@pytest.mark.parametrize(
-    "name", ["adapter/adapter_model.safetensors", "tokenizer/tokenizer.json", "config.yaml"]
-)
+@pytest.mark.parametrize("name", ["adapter/adapter_model.safetensors", "tokenizer/tokenizer.json", "config.yaml"])
 @pytest.mark.parametrize("how", ["changed", "missing"])
-def test_fetch_names_the_bad_file(
-    local: Registry, artifact: Path, tmp_path: Path, name: str, how: str
-) -> None:
+def test_fetch_names_the_bad_file(local: Registry, artifact: Path, tmp_path: Path, name: str, how: str) -> None:
     stored = Path(local.register(artifact, "sections").uri) / name
     stored.unlink()
     if how == "changed":
@@ -105,9 +101,7 @@ def test_fetch_names_the_bad_file(
 @pytest.mark.parametrize("name", ["manifest.json", "registration.json"])
 def test_a_changed_record_is_noticed(local: Registry, artifact: Path, name: str) -> None:
     path = Path(local.register(artifact, "sections").uri) / name
-    path.write_text(
-        path.read_text().replace('"sections"', '"sectionz"').replace('version": 1', 'version": -1')
-    )
+    path.write_text(path.read_text().replace('"sections"', '"sectionz"').replace('version": 1', 'version": -1'))
     with pytest.raises(IntegrityError, match=name):
         local.resolve("sections@1")
 
@@ -148,9 +142,7 @@ def test_a_damaged_artifact_registers_nothing(local: Registry, artifact: Path) -
 def test_only_listed_files_are_copied(local: Registry, artifact: Path) -> None:
     (artifact / "notes.txt").write_text("private")
     version = local.register(artifact, "sections")
-    stored = {
-        path.relative_to(version.uri).as_posix() for path in Path(version.uri).rglob("*") if path.is_file()
-    }
+    stored = {path.relative_to(version.uri).as_posix() for path in Path(version.uri).rglob("*") if path.is_file()}
     assert stored == {*version.manifest.files, "manifest.json", "registration.json"}
 
 
