@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, field_validator, model_validator
 
 from luthier.config.base import Config
@@ -70,3 +72,9 @@ class DataConfig(Config):
 
     max_dropped_fraction: float = Field(default=0.01, ge=0.0, lt=1.0)
     """Share of training rows that may be left without any token to learn after truncation; more is an error."""
+
+    max_train_samples: Annotated[int, Field(ge=1)] | None = None
+    """Use only this many training rows, drawn evenly by the seed; None: all."""
+
+    max_eval_samples: Annotated[int, Field(ge=1)] | None = None
+    """Use only this many validation rows, drawn evenly by the seed; None: all."""
