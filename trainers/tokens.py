@@ -1,21 +1,30 @@
 """From a conversation to token ids and a loss mask, by the model's own chat template.
 
-Every turn's text is tokenised apart, so the tokens of a prompt in training are exactly the tokens that the same
-prompt has when it is served.
+A prompt is rendered once and tokenised as that one string, as the server does it, so the tokens of a prompt in training
+are exactly the tokens that the same prompt has when it is served. An answer's tokens follow them, up to and with the
+one that ends the turn.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import ModelError
+from luthier.errors import DataError, ModelError
 from luthier.rows import Message, Row
 
 IGNORE = -100
 """Label of a token without loss, as in torch and transformers."""
+
+NO_THINKING = "{% set enable_thinking = false %}\n"
+"""Put before a template that knows ``enable_thinking`` (Qwen3, SmolLM3): rows hold answers without thoughts. Every
+reader of the template then renders alike; the template engine drops the line break."""
+
+_PROBE = (Message("user", "question"), Message("assistant", "answer"))
 
 
 @dataclass(frozen=True)
@@ -44,87 +53,164 @@ class ChatTokenizer:
     """A tokenizer with a chat template.
 
     Args:
-        directory: Directory of the tokenizer.
+        directory: Directory of the tokenizer; a ``generation_config.json`` in it tells what else ends a turn.
+
+    Attributes:
+        hf: The transformers tokenizer; saved, it renders as this one does.
+        eos_id: End-of-sequence token.
+        pad_id: Padding token.
+        stop_ids: Tokens that end an answer, ``eos_id`` first.
 
     Raises:
-        ModelError: There is no tokenizer, no chat template or no end-of-sequence token.
+        ModelError: There is no tokenizer, no end-of-sequence token, or no chat template that answers can be taught with.
     """
 
     def __init__(self, directory: Path) -> None:
-        from transformers import AutoTokenizer
-
-        try:
-            self.hf: Any = AutoTokenizer.from_pretrained(directory)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{directory}: no tokenizer can be loaded from here ({error}).") from error
-        if not self.hf.chat_template:
-            raise ModelError(
-                f"{directory}: the tokenizer has no chat template; use an instruction-tuned model or add one."
-            )
-        if self.hf.eos_token_id is None:
-            raise ModelError(f"{directory}: the tokenizer has no end-of-sequence token.")
-        if self.hf.pad_token_id is None:
-            self.hf.pad_token = self.hf.eos_token
+        self.hf: Any = _load(directory)
         self.eos_id: int = self.hf.eos_token_id
         self.pad_id: int = self.hf.pad_token_id
+        self._check_generation_prompt(directory)
+        stops = (self.eos_id, *_generation_stops(directory), *self._end_of_turn())
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(stops))
 
     def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Tokens of a prompt, up to the point where the assistant begins to answer."""
-        return tuple(token for text, _ in self._segments([*messages], open_end=True) for token in self._ids(text))
+        """Tokens of a prompt, up to the point where the assistant begins to answer.
+
+        Raises:
+            ModelError: The template refuses the conversation.
+        """
+        return self._ids(self._render(messages, open_end=True))
+
+    def answer_ids(self, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens of a row's prompt, and those of its last answer up to and with the end of its turn.
+
+        Raises:
+            DataError: The template refuses the conversation.
+        """
+        try:
+            return self.prompt_ids(row.prompt), self._answer(row.messages)
+        except ModelError as error:
+            raise DataError(f"{row.row_id}: {error}") from error
 
     def encode(self, row: Row, *, max_length: int, assistant_only_loss: bool) -> Encoded:
         """Tokenise a row with its answers.
+
+        Earlier answers are learnt as well, unless the template writes them otherwise than they were generated.
 
         Args:
             row: The row.
             max_length: Tokens kept.
             assistant_only_loss: Mask all but the assistant's turns.
+
+        Raises:
+            DataError: The template refuses the conversation.
         """
-        ids: list[int] = []
-        labels: list[int] = []
-        for text, is_answer in self._segments([*row.messages], open_end=False):
-            segment = self._ids(text)
-            ids += segment
-            if is_answer:
-                labels += self._until_end_of_turn(segment)
-            else:
-                labels += [IGNORE] * len(segment) if assistant_only_loss else segment
-        return Encoded(row.row_id, tuple(ids[:max_length]), tuple(labels[:max_length]), len(ids) > max_length)
+        prompt, answer = self.answer_ids(row)
+        ids = prompt + answer
+        before = self._earlier_answers(row.prompt, prompt) if assistant_only_loss else prompt
+        return Encoded(row.row_id, ids[:max_length], (before + answer)[:max_length], len(ids) > max_length)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of generated tokens, special tokens left out."""
         return str(self.hf.decode(list(token_ids), skip_special_tokens=True))
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.hf(text, add_special_tokens=False)["input_ids"])
-
-    def _until_end_of_turn(self, segment: list[int]) -> list[int]:
-        """Labels of an answer: what the template writes after the end-of-turn token is not to be learnt."""
-        if self.eos_id not in segment:
-            return segment
-        end = len(segment) - segment[::-1].index(self.eos_id)
-        return segment[:end] + [IGNORE] * (len(segment) - end)
-
-    def _segments(self, messages: list[Message], *, open_end: bool) -> list[tuple[str, bool]]:
-        """The rendered conversation cut where an answer begins and ends: (text, is an assistant's answer)."""
-        segments: list[tuple[str, bool]] = []
-        done = ""
+    def _earlier_answers(self, messages: Sequence[Message], prompt: tuple[int, ...]) -> tuple[int, ...]:
+        """Labels of a prompt: its answers, each where it follows the very tokens that it would be generated after."""
+        labels = [IGNORE] * len(prompt)
         for end, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            before = self._render(messages[:end], open_end=True)
-            after = self._render(messages[: end + 1], open_end=False)
-            if not (before.startswith(done) and after.startswith(before)):
-                raise ModelError(
-                    "the chat template rewrites earlier turns when a later one is added, so answers can't be told from "
-                    "prompts; give single-turn rows or another template."
-                )
-            segments += [(before[len(done) :], False), (after[len(before) :], True)]
-            done = after
-        if open_end:
-            segments.append((self._render(messages, open_end=True)[len(done) :], False))
-        return segments
+            asked = self.prompt_ids(messages[:end])
+            turn = self._turn(prompt[len(asked) :], message.content)
+            if prompt[: len(asked)] == asked and turn == self._answer(messages[: end + 1]):
+                labels[len(asked) : len(asked) + len(turn)] = turn
+        return tuple(labels)
+
+    def _answer(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Tokens of the last turn's answer."""
+        return self._turn(self._ids(self._after_prompt(messages)), messages[-1].content)
+
+    def _after_prompt(self, messages: Sequence[Message]) -> str:
+        """What the template writes from the point where the last turn's answer begins."""
+        prompt = self._render(messages[:-1], open_end=True)
+        whole = self._render(messages, open_end=False)
+        if not whole.startswith(prompt):
+            raise ModelError(
+                "the chat template writes an answered question otherwise than the question before its answer, so the "
+                "answer can't be told apart; use another model or give the tokenizer another template."
+            )
+        return whole[len(prompt) :]
+
+    def _turn(self, ids: tuple[int, ...], content: str) -> tuple[int, ...]:
+        """An answer up to and with the token that ends it; what the template writes after that is not generated.
+
+        The end is the first stop token that is not the content's own. A template that writes none gets one, or the
+        model would never learn to stop.
+        """
+        stops = [position for position, token in enumerate(ids) if token in self.stop_ids]
+        inside = sum(token in self.stop_ids for token in self._ids(content))
+        return ids[: stops[inside] + 1] if len(stops) > inside else (*ids, self.eos_id)
+
+    def _check_generation_prompt(self, directory: Path) -> None:
+        """Refuse a template that makes the model think before each answer (DeepSeek-R1)."""
+        prompt = self._render(_PROBE[:1], open_end=True)
+        if prompt.rfind("<think>") > prompt.rfind("</think>"):
+            raise ModelError(
+                f"{directory}: the chat template opens a thought (<think>) before each answer, which rows without "
+                "thoughts can't teach; use a model that answers directly, or a template without <think>."
+            )
+
+    def _end_of_turn(self) -> tuple[int, ...]:
+        """The first special token that the template writes after an answer: ``<end_of_turn>``, ``<|end|>``."""
+        text = self._after_prompt(_PROBE)
+        tail = self._ids(text[text.rindex(_PROBE[1].content) + len(_PROBE[1].content) :])
+        special = {token for token, added in self.hf.added_tokens_decoder.items() if added.special}
+        return tuple(token for token in tail if token in special)[:1]
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.hf(text, add_special_tokens=False)["input_ids"])
 
     def _render(self, messages: Sequence[Message], *, open_end: bool) -> str:
+        from jinja2 import TemplateError
+
         turns = [message.as_dict() for message in messages]
-        return str(self.hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_end))
+        try:
+            return str(self.hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_end))
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages)
+            raise ModelError(
+                f"the model's chat template refuses a conversation of {roles}: {error}; leave out what it refuses "
+                "(datasets[].system, for one), or use another model."
+            ) from error
+
+
+def _load(directory: Path) -> Any:
+    """The tokenizer with one chat template, a padding token, and thinking switched off."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+    except Exception as error:  # the tokenizers library raises a plain Exception for a malformed file
+        raise ModelError(f"{directory}: no tokenizer can be loaded from here ({error}).") from error
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise ModelError(
+            f"{directory}: the tokenizer has no chat template; use an instruction-tuned model or add one."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{directory}: the tokenizer has no end-of-sequence token.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    switch = NO_THINKING if re.search(r"\benable_thinking\b", template) and NO_THINKING not in template else ""
+    tokenizer.chat_template = switch + template
+    return tokenizer
+
+
+def _generation_stops(directory: Path) -> tuple[int, ...]:
+    """What the model's own generation settings stop at; none where it has none."""
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        return ()
+    stops = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    return tuple(stops) if isinstance(stops, list) else () if stops is None else (stops,)

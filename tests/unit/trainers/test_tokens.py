@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from luthier.errors import ModelError
+from luthier.errors import DataError, ModelError
 from luthier.rows import Message, Row
 from luthier.trainers.tokens import IGNORE, ChatTokenizer, Encoded
 
@@ -66,10 +68,9 @@ def test_every_answer_of_a_conversation_is_learnt(tokenizer: ChatTokenizer) -> N
 
 def test_every_token_is_learnt_where_the_config_says_so(tokenizer: ChatTokenizer) -> None:
     encoded = tokenizer.encode(row("hello?", "net"), max_length=512, assistant_only_loss=False)
-    end = encoded.input_ids.index(tokenizer.eos_id, len(tokenizer.prompt_ids(row("hello?", "net").prompt))) + 1
-    assert encoded.labels[:end] == encoded.input_ids[:end]
-    assert set(encoded.labels[end:]) <= {IGNORE}
-    assert encoded.num_loss_tokens == end - 1  # nothing comes before the first token
+    assert encoded.labels == encoded.input_ids
+    assert encoded.input_ids[-1] == tokenizer.eos_id
+    assert encoded.num_loss_tokens == len(encoded.input_ids) - 1  # nothing comes before the first token
 
 
 def test_what_lies_behind_the_limit_is_cut_off(tokenizer: ChatTokenizer) -> None:
@@ -94,8 +95,128 @@ def test_a_directory_without_tokenizer_or_template_is_refused(tokenizer: ChatTok
         ChatTokenizer(tmp_path)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(base_model_dir: Path) -> None:
-    tokenizer = ChatTokenizer(base_model_dir)
-    tokenizer.hf.chat_template = "{{ messages | length }}{% for m in messages %}<{{ m.content }}>{% endfor %}"
-    with pytest.raises(ModelError, match="rewrites earlier turns"):
-        tokenizer.encode(row("q", "a", "q2", "a2"), max_length=512, assistant_only_loss=True)
+# What is particular about the templates of four model families, in their own words.
+QWEN3 = """{%- for m in messages %}
+{{- '<|im_start|>' + m.role + '\\n' }}
+{%- if m.role == 'assistant' and loop.last %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}
+{{- m.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\\n' }}
+{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}
+{%- endif %}"""
+PHI3 = """{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"""
+GEMMA = """{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
+{%- for m in messages %}
+{{- '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' + m.content | trim + '<end_of_turn>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"""
+DEEPSEEK_R1 = """{% for m in messages %}{{ '<|im_start|>' + m.role + m.content + eos_token }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant<think>\\n' }}{% endif %}"""
+
+
+@pytest.fixture
+def family(base_model_dir: Path, tmp_path: Path) -> Callable[..., ChatTokenizer]:
+    """The real tokenizer with another template and the special tokens that it needs."""
+
+    def make(template: str, *special: str) -> ChatTokenizer:
+        from transformers import AutoTokenizer
+
+        hf: Any = AutoTokenizer.from_pretrained(base_model_dir)
+        hf.add_special_tokens({"additional_special_tokens": [*special]})
+        hf.chat_template = template
+        hf.save_pretrained(tmp_path)
+        return ChatTokenizer(tmp_path)
+
+    return make
+
+
+TALK = row("one?", "first", "two?", "second")
+
+
+def test_a_thinking_template_is_told_once_not_to_think(family: Callable[..., ChatTokenizer], tmp_path: Path) -> None:
+    tokenizer = family(QWEN3)
+    prompt, answer = tokenizer.answer_ids(row("q?", "a"))
+    assert tokenizer.hf.decode(prompt).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert tokenizer.hf.decode(answer) == "a<|im_end|>"
+    tokenizer.hf.save_pretrained(tmp_path / "artifact")
+    again = ChatTokenizer(tmp_path / "artifact")
+    assert again.hf.chat_template == tokenizer.hf.chat_template
+    rendered = again.hf.apply_chat_template([{"role": "user", "content": "q?"}], add_generation_prompt=True)
+    assert tuple(rendered["input_ids"]) == prompt
+
+
+def test_a_prompt_is_what_the_server_renders_even_where_earlier_turns_are_rewritten(
+    family: Callable[..., ChatTokenizer],
+) -> None:
+    tokenizer = family(QWEN3)
+    prompt, answer = tokenizer.answer_ids(TALK)
+    turns = [message.as_dict() for message in TALK.prompt]
+    assert prompt == tuple(tokenizer.hf.apply_chat_template(turns, add_generation_prompt=True)["input_ids"])
+    encoded = tokenizer.encode(TALK, max_length=512, assistant_only_loss=True)
+    assert encoded.input_ids == prompt + answer
+    # The first answer was generated after an empty thought that the template has removed since.
+    assert tokenizer.hf.decode(learnt(encoded)) == "second<|im_end|>"
+
+
+def test_every_answer_is_learnt_though_the_template_ends_a_conversation_with_eos(
+    family: Callable[..., ChatTokenizer],
+) -> None:
+    tokenizer = family(PHI3, "<|user|>", "<|assistant|>", "<|end|>")
+    end = tokenizer.hf.convert_tokens_to_ids("<|end|>")
+    assert tokenizer.stop_ids == (tokenizer.eos_id, end)
+    encoded = tokenizer.encode(TALK, max_length=512, assistant_only_loss=True)
+    assert tokenizer.hf.decode(learnt(encoded)) == "first<|end|>second<|end|>"
+    assert encoded.input_ids[-1] == end
+
+
+def test_what_ends_a_turn_comes_from_template_and_generation_settings(
+    family: Callable[..., ChatTokenizer], tmp_path: Path
+) -> None:
+    tokenizer = family(GEMMA, "<start_of_turn>", "<end_of_turn>")
+    end = tokenizer.hf.convert_tokens_to_ids("<end_of_turn>")
+    assert tokenizer.stop_ids == (tokenizer.eos_id, end)
+    encoded = tokenizer.encode(TALK, max_length=512, assistant_only_loss=True)
+    assert tokenizer.hf.decode(learnt(encoded)) == "first<end_of_turn>second<end_of_turn>"
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [0, 7]}')
+    assert ChatTokenizer(tmp_path).stop_ids == (tokenizer.eos_id, 0, 7, end)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 0}')
+    assert ChatTokenizer(tmp_path).stop_ids == (tokenizer.eos_id, 0, end)
+
+
+def test_a_stop_token_inside_an_answer_does_not_end_its_turn(tokenizer: ChatTokenizer) -> None:
+    encoded = tokenizer.encode(row("q?", "a<|im_end|>b"), max_length=512, assistant_only_loss=True)
+    assert tokenizer.hf.decode(learnt(encoded)) == "a<|im_end|>b<|im_end|>"
+
+
+def test_an_answer_without_an_end_gets_one(family: Callable[..., ChatTokenizer]) -> None:
+    tokenizer = family(
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    encoded = tokenizer.encode(TALK, max_length=512, assistant_only_loss=True)
+    assert tokenizer.hf.decode(learnt(encoded)) == f"second{tokenizer.hf.eos_token}"
+
+
+def test_a_conversation_that_the_template_refuses_is_named(family: Callable[..., ChatTokenizer]) -> None:
+    tokenizer = family(GEMMA, "<start_of_turn>", "<end_of_turn>")
+    with pytest.raises(DataError, match=r"r:1: .*refuses a conversation of system, user.*System role not supported"):
+        tokenizer.encode(row("q", "a", system="s"), max_length=512, assistant_only_loss=True)
+    with pytest.raises(ModelError, match="System role not supported"):
+        tokenizer.prompt_ids(row("q", "a", system="s").prompt)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (DEEPSEEK_R1, "opens a thought"),
+        ("{{ messages | length }}{% for m in messages %}<{{ m.content }}>{% endfor %}", "otherwise than the question"),
+        ("{{ raise_exception('never') }}", "refuses a conversation of user: never"),
+    ],
+)
+def test_a_template_that_answers_cannot_be_taught_with_is_refused(
+    template: str, expected: str, family: Callable[..., ChatTokenizer]
+) -> None:
+    with pytest.raises(ModelError, match=expected):
+        family(template)
