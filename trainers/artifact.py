@@ -34,6 +34,7 @@ def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
             model_name_or_path=job.cfg.model.model_name_or_path, digest=base_digest(job.base_model_dir)
         ),
         config_hash=config_hash(job.cfg),
+        lineage_id=job.store().lineage_id(),
         data=prints,
         metrics={name: value for name, value in best.metrics.items() if name in ("step", "epoch", "loss", "eval_loss")},
     )

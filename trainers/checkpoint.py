@@ -2,7 +2,7 @@
 
 A checkpoint is a directory ``step-00000120``. Every worker writes its files; when all are done, rank 0 writes
 ``checkpoint.json`` with the digest of each. A directory without that file, or with a file that differs from its
-digest, is no checkpoint.
+digest, is no checkpoint; nor is one of another run (other settings or data) that was made in the same place.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from pathlib import Path
 
 from luthier.digests import atomic_write_text, sha256_file
 from luthier.errors import IntegrityError
+from luthier.manifest import new_lineage_id
 from luthier.trainers.strategies.base import Worker
 
 log = logging.getLogger(__name__)
 _INDEX = "checkpoint.json"
+_LINEAGE = "lineage.json"
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Checkpoint:
         step: Optimizer steps done.
         metrics: What was measured at that step.
         world_size: Workers that wrote it.
+        identity: Digest of what the run was; see :func:`luthier.trainers.identity.run_identity`.
     """
 
     path: Path
     step: int
     metrics: dict[str, float]
     world_size: int
+    identity: str
 
     @property
     def weights_dir(self) -> Path:
@@ -56,18 +60,21 @@ class CheckpointStore:
         root: Directory that holds them; on storage that all workers see.
         keep: How many to keep; the best and the newest always stay.
         metric: Name of the metric that ``best`` minimises.
+        identity: Digest of what the run is; checkpoints of another are named once, ignored, and deleted by ``save``.
     """
 
-    def __init__(self, root: Path, keep: int, metric: str) -> None:
+    def __init__(self, root: Path, keep: int, metric: str, identity: str) -> None:
         self._root = root
         self._keep = keep
         self._metric = metric
+        self._identity = identity
+        self._told_of_others = False
 
     def save(
         self, worker: Worker, step: int, metrics: dict[str, float], write: Callable[[Checkpoint], None]
     ) -> Checkpoint:
         """Write a checkpoint with all workers, publish it, and delete what is no longer to be kept."""
-        checkpoint = Checkpoint(self._root / f"step-{step:08d}", step, metrics, worker.world_size)
+        checkpoint = Checkpoint(self._root / f"step-{step:08d}", step, metrics, worker.world_size, self._identity)
         if worker.rank == 0:
             shutil.rmtree(checkpoint.path, ignore_errors=True)
             checkpoint.weights_dir.mkdir(parents=True)
@@ -83,8 +90,17 @@ class CheckpointStore:
 
     def complete(self) -> list[Checkpoint]:
         """Published checkpoints, oldest first. Their digests are not checked; one without a readable index is named."""
-        found = (_described(path) for path in sorted(self._root.glob(f"step-*/{_INDEX}")))
-        return [checkpoint for checkpoint in found if checkpoint is not None]
+        found = self._found()
+        others = [checkpoint for checkpoint in found if checkpoint.identity != self._identity]
+        if others and not self._told_of_others:
+            self._told_of_others = True
+            log.warning(
+                "%s holds checkpoints of a run with other settings or data (steps %s); they are not used, and deleted "
+                "when this run saves its first.",
+                self._root,
+                ", ".join(str(checkpoint.step) for checkpoint in others),
+            )
+        return [checkpoint for checkpoint in found if checkpoint.identity == self._identity]
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose files all match their digests; a broken one is named in a warning."""
@@ -93,6 +109,22 @@ class CheckpointStore:
     def best(self) -> Checkpoint | None:
         """The sound checkpoint with the lowest metric; without that metric, the newest."""
         return self._first_sound(sorted(self.complete(), key=self._rank))
+
+    def lineage_id(self) -> str:
+        """The run's id: made when first asked for, the same each time that the run is continued."""
+        path = self._root / _LINEAGE
+        if path.exists():
+            noted = json.loads(path.read_text())
+            if noted["identity"] == self._identity:
+                return str(noted["lineage_id"])
+        lineage_id = new_lineage_id()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, json.dumps({"identity": self._identity, "lineage_id": lineage_id}))
+        return lineage_id
+
+    def _found(self) -> list[Checkpoint]:
+        described = (_described(path) for path in sorted(self._root.glob(f"step-*/{_INDEX}")))
+        return [checkpoint for checkpoint in described if checkpoint is not None]
 
     def _rank(self, checkpoint: Checkpoint) -> tuple[float, int]:
         return checkpoint.metrics.get(self._metric, float("inf")), -checkpoint.step
@@ -114,10 +146,12 @@ class CheckpointStore:
         atomic_write_text(checkpoint.path / _INDEX, json.dumps(index, indent=1))
 
     def _prune(self) -> None:
-        checkpoints = self.complete()
+        found = self._found()
+        checkpoints = [checkpoint for checkpoint in found if checkpoint.identity == self._identity]
+        others = [checkpoint for checkpoint in found if checkpoint.identity != self._identity]
         protected = {checkpoints[-1].step, min(checkpoints, key=self._rank).step}
         spare = [checkpoint for checkpoint in checkpoints if checkpoint.step not in protected]
-        for checkpoint in spare[: max(0, len(checkpoints) - self._keep)]:
+        for checkpoint in (*others, *spare[: max(0, len(checkpoints) - self._keep)]):
             (checkpoint.path / _INDEX).unlink()
             shutil.rmtree(checkpoint.path)
 
@@ -125,7 +159,7 @@ class CheckpointStore:
 def _described(index_path: Path) -> Checkpoint | None:
     try:
         index = json.loads(index_path.read_text())
-        return Checkpoint(index_path.parent, index["step"], index["metrics"], index["world_size"])
+        return Checkpoint(index_path.parent, index["step"], index["metrics"], index["world_size"], index["identity"])
     except (ValueError, KeyError, TypeError) as error:
         log.warning("checkpoint %s is skipped: %s can't be read (%r).", index_path.parent, index_path.name, error)
         return None

@@ -18,6 +18,7 @@ from luthier.trainers.batches import Batch, StepPlan, collate
 from luthier.trainers.blocks import Block
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
 from luthier.trainers.export import write_weights
+from luthier.trainers.identity import run_identity
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.model import build_trainable
@@ -60,7 +61,10 @@ class Job:
     def store(self) -> CheckpointStore:
         """The run's checkpoints."""
         train = self.cfg.train
-        return CheckpointStore(self.workdir / "checkpoints", train.save_total_limit, train.metric_for_best_model)
+        identity = run_identity(self.cfg, self.train, self.validation)
+        return CheckpointStore(
+            self.workdir / "checkpoints", train.save_total_limit, train.metric_for_best_model, identity
+        )
 
 
 def train_loop(job: Job, worker: Worker, report: Report) -> None:

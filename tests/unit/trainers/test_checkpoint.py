@@ -23,8 +23,8 @@ def write(checkpoint: Checkpoint) -> None:
     (checkpoint.state_dir / "optimizer.pt").write_bytes(b"state")
 
 
-def store_of(root: Path, keep: int = 10) -> CheckpointStore:
-    return CheckpointStore(root, keep, "eval_loss")
+def store_of(root: Path, keep: int = 10, identity: str = "this run") -> CheckpointStore:
+    return CheckpointStore(root, keep, "eval_loss", identity)
 
 
 def save(store: CheckpointStore, step: int, eval_loss: float | None = None) -> Checkpoint:
@@ -141,3 +141,27 @@ def test_pruning_keeps_the_best_and_the_newest(
         save(store, step, eval_loss)
     assert [checkpoint.step for checkpoint in store.complete()] == kept
     assert len(list(tmp_path.iterdir())) == len(kept)
+
+
+def test_checkpoints_of_another_run_are_named_once_ignored_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2):
+        save(store_of(tmp_path, identity="other"), step, 0.1)
+    store = store_of(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert (store.newest(), store.best()) == (None, None)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert str(tmp_path) in warning and "other settings or data (steps 1, 2)" in warning
+    saved = save(store, 1, 0.9)
+    assert [path.name for path in tmp_path.glob("step-*")] == [saved.path.name]
+    assert store_of(tmp_path).best() == saved
+    assert store_of(tmp_path, identity="other").newest() is None
+
+
+def test_a_run_keeps_its_lineage_id_and_another_run_gets_its_own(tmp_path: Path) -> None:
+    first = store_of(tmp_path / "new").lineage_id()
+    assert store_of(tmp_path / "new").lineage_id() == first
+    other = store_of(tmp_path / "new", identity="other").lineage_id()
+    assert other != first
+    assert store_of(tmp_path / "new", identity="other").lineage_id() == other
