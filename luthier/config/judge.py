@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,6 +11,16 @@ from luthier.config.base import Config
 
 Metric = Literal["accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1", "exact_match", "rouge_l"]
 Baseline = Literal["base", "few_shot", "incumbent"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def rows_for_a_gain(confidence: float) -> int:
+    """Fewest rows that can show a gain at a confidence.
+
+    If nothing had changed, each of n changed rows would be a gain with probability 1/2; all n are with 2^-n, which
+    must not exceed (1 - confidence) / 2: the sign test.
+    """
+    return math.ceil(math.log2(2 / (1 - confidence)))
 
 
 class EvaluateConfig(Config):
@@ -37,14 +48,19 @@ class EvaluateConfig(Config):
 class GateConfig(Config):
     """What a candidate must show before an alias moves to it."""
 
-    metric: Metric = "macro_f1"
-    """The figure that is compared."""
+    metric: Metric | None = None
+    """The figure that is compared. None: macro_f1 where every test row has a label, else rouge_l."""
 
     against: tuple[Baseline, ...] = ("base", "few_shot", "incumbent")
-    """Baselines that must be beaten: the interval of the paired difference must lie above min_delta."""
+    """Whom the candidate is held against, by the interval of the paired difference.
 
-    min_delta: float = Field(default=0.0, ge=0.0)
-    """Smallest gain, in the metric's own unit."""
+    ``base`` and ``few_shot`` must be beaten: the whole interval must lie above min_delta. ``incumbent``, the version
+    that the alias points to, must not beat the candidate: an interval that lies below 0 as a whole is refused, so a
+    model that is as good may take its place.
+    """
 
-    min_value: float | None = None
-    """Smallest value of the metric itself; None: no bound."""
+    min_delta: Share = 0.0
+    """Smallest gain over base and few_shot, in the metric's own unit."""
+
+    min_value: Share | None = None
+    """Smallest value of the metric itself, all of which lie between 0 and 1; None: no bound."""

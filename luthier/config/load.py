@@ -66,9 +66,21 @@ def _validate(source: Source) -> RunConfig:
     try:
         return RunConfig.model_validate(source.data)
     except ValidationError as error:
-        problems = [_describe(dict(detail), source) for detail in error.errors() if detail["type"] != "too_short"]
-        problems = problems or [_describe(dict(detail), source) for detail in error.errors()]
-        raise ConfigError("\n".join(problems)) from error
+        details = [dict(detail) for detail in error.errors()]
+        telling = [detail for detail in details if detail["type"] != "too_short"] or details
+        raise ConfigError("\n".join(_describe(detail, source) for detail in _one_per_key(telling, source))) from error
+
+
+def _one_per_key(details: Sequence[dict[str, Any]], source: Source) -> list[dict[str, Any]]:
+    """Pydantic tells of each member of a union that a value is not; together they are one problem."""
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for detail in details:
+        place = (*_real_path(detail["loc"], source.data, absent_key=detail["type"] == "missing"),)
+        if place in merged and detail["type"] not in ("missing", "extra_forbidden", "value_error"):
+            merged[place] = {**merged[place], "msg": f"{merged[place]['msg']}, or {detail['msg']}"}
+        else:
+            merged[(*place, len(merged)) if place in merged else place] = detail
+    return list(merged.values())
 
 
 def _describe(detail: Mapping[str, Any], source: Source) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from luthier.config.base import Config
 from luthier.config.data import DataConfig, DatasetConfig
 from luthier.config.deploy import ClusterConfig, RegistryConfig, ServeConfig
-from luthier.config.judge import EvaluateConfig, GateConfig
+from luthier.config.judge import EvaluateConfig, GateConfig, rows_for_a_gain
 from luthier.config.model import ModelConfig
 from luthier.config.train import TrainConfig
 from luthier.config.tune import TuneConfig
@@ -79,6 +79,21 @@ class RunConfig(Config):
             raise ValueError(
                 f"evaluate.max_new_tokens={self.evaluate.max_new_tokens} leaves no room for a prompt in "
                 f"serve.max_model_len={self.serve.max_model_len}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_can_be_asked(self) -> RunConfig:
+        if "few_shot" in self.gate.against and not self.evaluate.few_shot_k:
+            raise ValueError(
+                "evaluate.few_shot_k=0 leaves the few-shot baseline out, but gate.against names few_shot; raise the "
+                "one, or set gate.against=[base,incumbent]"
+            )
+        needed = rows_for_a_gain(self.evaluate.confidence)
+        if self.gate.against and self.evaluate.limit is not None and self.evaluate.limit < needed:
+            raise ValueError(
+                f"evaluate.limit={self.evaluate.limit} is too few: a gain at {self.evaluate.confidence:.0%} confidence "
+                f"takes at least {needed} test rows"
             )
         return self
 

@@ -13,9 +13,22 @@ from luthier.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 
+_DOTTED_KEYS: tuple[KeyPath, ...] = (("tune", "search_space"), ("tune", "overrides"))
+_SYNONYMS = ({"model_name_or_path", "base_model"},)
+"""Names of one setting; setting one takes the place of the other."""
+
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that also reads ``1e-4`` as a number, as YAML 1.2 and everybody's intuition do."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The node's value; one that its type can't hold, such as the date 2024-13-45, is an error with its line."""
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            text = f"{node.value!r} is not a valid {kind}; put it in quotes if text is meant"
+            raise yaml.constructor.ConstructorError(None, None, text, node.start_mark) from error
 
 
 _Loader.add_implicit_resolver(
@@ -57,36 +70,41 @@ class Source:
             )
         try:
             value = parse_yaml(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(f"override {assignment!r}: the value is not valid YAML ({_problem(error)}).") from error
         self.set(dotted.strip(), value, f"override {assignment!r}")
 
     def set(self, dotted: str, value: Any, origin: str) -> None:
         """Set one dotted path to a value, making the mappings on the way."""
-        path: KeyPath = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+        parts = dotted.split(".")
         node: Any = self.data
-        for position, part in enumerate(path):
-            last = position == len(path) - 1
-            if isinstance(node, list) and isinstance(part, int) and part < len(node):
-                if last:
-                    node[part] = value
-            elif isinstance(node, dict):
-                # A search space's keys are dotted paths themselves, so one key may hold the rest of the path.
-                rest = ".".join(map(str, path[position:]))
-                if rest in node:
-                    node[rest] = value
-                    break
-                if last:
-                    node[str(part)] = value
-                elif node.get(str(part)) is None:
-                    node[str(part)] = {}
-            else:
-                raise ConfigError(
-                    f"{origin}: {'.'.join(map(str, path[: position + 1]))} does not exist in {self.name}."
-                )
-            if not last:
-                node = node[part if isinstance(node, list) else str(part)]
+        path: KeyPath = ()
+        while parts:
+            key, parts = self._next_key(node, path, parts, origin)
+            path = (*path, key)
+            if not parts:
+                _forget_synonyms(node, key)
+                node[key] = value
+            elif isinstance(node, dict) and node.get(key) is None:
+                node[key] = {}
+            node = node[key]
         self.origins[path] = origin
+
+    def _next_key(self, node: Any, path: KeyPath, parts: list[str], origin: str) -> tuple[str | int, list[str]]:
+        """The key of ``node`` that the front of a dotted path means, and the rest of the path.
+
+        The keys of a search space and of a sweep's overrides are dotted paths themselves, so one key may stand for
+        several parts: the longest that is there, else all of them where such keys belong.
+        """
+        if isinstance(node, dict):
+            for length in range(len(parts), 1, -1):
+                if (key := ".".join(parts[:length])) in node:
+                    return key, parts[length:]
+            whole = path in _DOTTED_KEYS and parts[0] not in node
+            return (".".join(parts), []) if whole else (parts[0], parts[1:])
+        if isinstance(node, list) and parts[0].isascii() and parts[0].isdigit() and int(parts[0]) < len(node):
+            return int(parts[0]), parts[1:]
+        raise ConfigError(f"{origin}: {'.'.join(map(str, (*path, parts[0])))} does not exist in {self.name}.")
 
 
 def parse_yaml(text: str) -> Any:
@@ -106,15 +124,21 @@ def read_source(path: Path) -> Source:
         raise ConfigError(f"config file {str(path)!r} does not exist; give the path of a YAML file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {str(path)!r} can't be read: {error}.") from error
+    source = Source(str(path), {})
     try:
         node = yaml.compose(text, Loader=_Loader)
         data = parse_yaml(text)
+        if node is not None:
+            _record(node, (), source)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_problem(error)}.") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path}: an anchor holds itself, or the nesting has no end; write the values out."
+        ) from error
     if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:1: the file holds {type(data).__name__}; it must be a mapping of config keys.")
-    source = Source(str(path), data)
-    _record(node, (), source)
+    source.data = data
     return source
 
 
@@ -136,7 +160,14 @@ def _record(node: yaml.Node, path: KeyPath, source: Source) -> None:
             _record(item, (*path, index), source)
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _forget_synonyms(node: Any, key: str | int) -> None:
+    for names in _SYNONYMS:
+        if isinstance(node, dict) and key in names:
+            for other in names - {key}:
+                node.pop(other, None)
+
+
+def _problem(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else str(problem)

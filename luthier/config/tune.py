@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from luthier.config.base import Config
+from luthier.config.train import TrainConfig
+
+_MAPPINGS = {name for name, field in TrainConfig.model_fields.items() if get_origin(field.annotation) is dict}
+"""Settings whose own value is a mapping."""
 
 
 class Choice(Config):
@@ -95,7 +100,7 @@ class TuneConfig(Config):
     """Dotted config path to domain, such as ``train.learning_rate: {type: loguniform, low: 1e-5, high: 1e-3}``."""
 
     overrides: dict[str, Any] = {}
-    """Settings of every trial that the final run does not have, such as fewer epochs."""
+    """Settings of every trial that the final run does not have, such as fewer epochs; dotted or nested."""
 
     scheduler: Literal["asha", "none"] = "asha"
     """``asha`` stops weak trials early (Li et al. 2020)."""
@@ -108,3 +113,25 @@ class TuneConfig(Config):
 
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; None: as many as the cluster's resources hold."""
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _overrides_are_dotted(cls, value: Any) -> Any:
+        """``{train: {max_steps: 4}}`` means ``{train.max_steps: 4}``, and leaves the rest of ``train`` as it is."""
+        if not isinstance(value, Mapping):
+            return value
+        leaves = list(_leaves(value))
+        twice = [path for path, _ in leaves if sum(path == other for other, _ in leaves) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is set twice, dotted and nested; keep one")
+        return dict(leaves)
+
+
+def _leaves(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of every setting below a mapping."""
+    for key, value in settings.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and path.rpartition(".")[2] not in _MAPPINGS:
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, value

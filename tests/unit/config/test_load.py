@@ -11,7 +11,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from luthier.config import RunConfig, apply_overrides, config_hash, dump_yaml, json_schema, load_config
+from luthier.config import (
+    RunConfig,
+    apply_overrides,
+    config_hash,
+    dump_yaml,
+    json_schema,
+    load_config,
+    with_absolute_paths,
+)
 from luthier.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -222,3 +230,95 @@ def test_importing_the_config_imports_neither_torch_nor_ray() -> None:
     probe = "import sys, luthier.config; print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SWEEP = MINIMAL + (
+    "    validation: v.jsonl\n"
+    "train: {learning_rate: 3e-4, max_steps: 9}\n"
+    "tune:\n  search_space:\n    train.learning_rate: {type: loguniform, low: 1e-6, high: 1e-3}\n"
+)
+
+
+def test_nested_overrides_of_a_sweep_leave_the_rest_of_the_section(tmp_path: Path) -> None:
+    text = SWEEP + "  overrides: {train: {max_steps: 4, resources_per_worker: {GPU: 1}}, seed: 7}\n"
+    cfg = load_config(write(tmp_path, text))
+    assert cfg.tune is not None
+    assert cfg.tune.overrides == {"train.max_steps": 4, "train.resources_per_worker": {"GPU": 1}, "seed": 7}
+    trial = apply_overrides(cfg, cfg.tune.overrides)
+    assert (trial.train.max_steps, trial.train.learning_rate) == (4, 3e-4)
+    twice = SWEEP + "  overrides: {train: {max_steps: 4}, train.max_steps: 5}\n"
+    assert "train.max_steps is set twice" in refusal(tmp_path, twice)
+
+
+def test_an_override_reaches_into_a_sweeps_dotted_keys(tmp_path: Path) -> None:
+    overrides = [
+        "tune.search_space.train.learning_rate.low=1e-5",
+        "tune.search_space.train.lora_r={type: choice, values: [4, 8]}",
+        "tune.overrides.train.max_steps=4",
+    ]
+    cfg = load_config(write(tmp_path, SWEEP), overrides)
+    assert cfg.tune is not None
+    space = {path: domain.model_dump() for path, domain in cfg.tune.search_space.items()}
+    assert space["train.learning_rate"] == {"type": "loguniform", "low": 1e-5, "high": 1e-3}
+    assert space["train.lora_r"]["values"] == (4, 8)
+    assert cfg.tune.overrides == {"train.max_steps": 4}
+    nested = SWEEP + "  overrides: {train: {max_steps: 4}}\n"
+    cfg = load_config(write(tmp_path, nested), ["tune.overrides.train.max_steps=5"])
+    assert cfg.tune is not None
+    assert cfg.tune.overrides == {"train.max_steps": 5}
+
+
+@pytest.mark.parametrize("names", [("model_name_or_path", "base_model"), ("base_model", "model_name_or_path")])
+def test_either_name_of_the_model_overrides_the_other(names: tuple[str, str], tmp_path: Path) -> None:
+    text = MINIMAL.replace("model_name_or_path", names[0])
+    assert load_config(write(tmp_path, text), [f"model.{names[1]}=other"]).model.model_name_or_path == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("storage_path: 2024-13-45\n", "line 6, column 15: '2024-13-45' is not a valid timestamp"),
+        ("seed: !!int foo\n", "line 6, column 7: 'foo' is not a valid int"),
+        ("offline: !!bool foo\n", "'foo' is not a valid bool"),
+        ("train: &again {max_steps: *again}\n", "an anchor holds itself"),
+        ("datasets2: &again [*again]\n", "an anchor holds itself"),
+    ],
+)
+def test_yaml_values_that_can_not_be_are_refused(text: str, expected: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, MINIMAL + text)
+    assert expected in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("override", ["train.²=1", "seed=2024-13-45", "datasets.²=1", "datasets.1.train=x"])
+def test_overrides_that_can_not_be_are_refused(override: str, tmp_path: Path) -> None:
+    assert f"override '{override}'" in refusal(tmp_path, MINIMAL, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("evaluate: {few_shot_k: 0}\n", "gate.against names few_shot"),
+        ("evaluate: {limit: 5}\n", "evaluate.limit=5 is too few"),
+        ("gate: {min_value: 1.5}\n", "less than or equal to 1"),
+        ("gate: {min_delta: 2}\n", "less than or equal to 1"),
+    ],
+)
+def test_a_gate_that_nothing_can_pass_is_refused(text: str, expected: str, tmp_path: Path) -> None:
+    assert expected in refusal(tmp_path, MINIMAL + text)
+    load_config(write(tmp_path, MINIMAL + "evaluate: {few_shot_k: 0, limit: 5}\ngate: {against: []}\n"))
+    load_config(write(tmp_path, MINIMAL + "evaluate: {limit: 6}\n"))
+
+
+def test_absolute_paths_mean_the_same_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    cfg = load_config(write(tmp_path, MINIMAL + "registry: {uri: s3://bucket/registry}\n"))
+    resolved = with_absolute_paths(apply_overrides(cfg, {"model.model_name_or_path": "model"}))
+    assert resolved.datasets[0].train == str(tmp_path / "train.jsonl")
+    assert (resolved.datasets[0].test, resolved.storage_path) == (None, str(tmp_path / "runs"))
+    assert resolved.model.model_name_or_path == str(tmp_path / "model")
+    assert resolved.registry.uri == "s3://bucket/registry"
+    monkeypatch.chdir("/")
+    assert with_absolute_paths(resolved) == resolved
+    assert with_absolute_paths(cfg).model.model_name_or_path == "some/model"
