@@ -1,19 +1,21 @@
-"""Whether a candidate may take an alias: better than every baseline by more than chance, and good enough.
+"""Whether a candidate may take an alias: better than the untrained by more than chance, no worse than the incumbent.
 
-A gain counts only where the whole bootstrap interval of the paired difference lies above ``gate.min_delta``.
+A gain over base or few-shot counts only where the whole bootstrap interval of the paired difference lies above
+``gate.min_delta``. The incumbent need not be beaten: a candidate is refused only where the whole interval lies below
+0, so that the same training, done again, may take the alias.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.config.judge import GateConfig
+from luthier.config.judge import GateConfig, rows_for_a_gain
 from luthier.evaluation_schema import Evaluation, Interval
 
 CANDIDATE = "tuned"
+INCUMBENT = "incumbent"
 _REMEDY = {"few_shot": "set evaluate.few_shot_k above 0 or take it out of gate.against."}
 
 
@@ -64,25 +66,53 @@ def decide(evaluation: Evaluation, gate: GateConfig) -> GateDecision:
         The decision; a baseline or metric that the evaluation lacks is a failed check, not an error. Only a
         missing incumbent is skipped, because a name's first version has none.
     """
-    checks = tuple(_checks(evaluation, gate))
-    return GateDecision(passed=all(check.passed for check in checks), checks=checks, metric=gate.metric)
+    metric = gate_metric(gate, labelled=bool(evaluation.labels))
+    checks = tuple(_checks(evaluation, gate, metric))
+    return GateDecision(passed=all(check.passed for check in checks), checks=checks, metric=metric)
 
 
-def _checks(evaluation: Evaluation, gate: GateConfig) -> Iterator[GateCheck]:
+def gate_metric(gate: GateConfig, *, labelled: bool) -> str:
+    """The figure that the gate compares, which the config may leave to the data."""
+    return gate.metric or ("macro_f1" if labelled else "rouge_l")
+
+
+def hold_against_stored(candidate: Evaluation, champion: Evaluation, gate: GateConfig) -> GateCheck:
+    """Compare two versions by the evaluations that were stored with them, of the same test split.
+
+    Their rows are not paired any more, so the intervals of the two figures themselves are held side by side: the
+    candidate is worse by more than chance where its whole interval lies below the champion's.
+    """
+    metric = gate_metric(gate, labelled=bool(candidate.labels))
+    name = f"{metric} {CANDIDATE}-{INCUMBENT}"
+    figures = [
+        one.variants[CANDIDATE].metrics.get(metric) for one in (candidate, champion) if CANDIDATE in one.variants
+    ]
+    if len(figures) < 2 or figures[0] is None or figures[1] is None:
+        return _missing(name, f"the stored evaluations do not both hold {metric} of {CANDIDATE!r}.")
+    if (candidate.n, candidate.labels) != (champion.n, champion.labels):
+        return _missing(
+            name, f"the stored evaluations are of different test splits ({candidate.n}, {champion.n} rows)."
+        )
+    passed = figures[0].high >= figures[1].low
+    reason = f"{metric} is {_range(figures[0])}, the incumbent's {_range(figures[1])}."
+    return GateCheck(name=name, passed=passed, figure=figures[0].high, limit=figures[1].low, reason=reason)
+
+
+def _checks(evaluation: Evaluation, gate: GateConfig, metric: str) -> Iterator[GateCheck]:
     if CANDIDATE not in evaluation.variants:
         yield _missing(CANDIDATE, f"the evaluation has no variant {CANDIDATE!r}: there is nothing to promote.")
         return
     candidate = evaluation.variants[CANDIDATE].metrics
-    if gate.metric not in candidate:
+    if metric not in candidate:
         known = ", ".join(candidate)
-        yield _missing(gate.metric, f"the evaluation has no {gate.metric}; set gate.metric to one of {known}.")
+        yield _missing(metric, f"the evaluation has no {metric}; set gate.metric to one of {known}.")
         return
     if gate.against:
         yield _enough_rows(evaluation)
     for baseline in gate.against:
-        yield _gain(evaluation, gate, baseline)
+        yield _comparison(evaluation, gate, metric, baseline)
     if gate.min_value is not None:
-        yield _floor(candidate[gate.metric].value, gate.metric, gate.min_value)
+        yield _floor(candidate[metric].value, metric, gate.min_value)
 
 
 def _missing(name: str, reason: str) -> GateCheck:
@@ -90,33 +120,42 @@ def _missing(name: str, reason: str) -> GateCheck:
 
 
 def _enough_rows(evaluation: Evaluation) -> GateCheck:
-    """Fewer rows than a sign test needs can't show a gain, though the bootstrap of two rows may have no width.
-
-    If nothing had changed, each of n changed rows would be a gain with probability 1/2; all n are with 2^-n, which
-    must not exceed (1 - confidence) / 2.
-    """
-    limit = math.ceil(math.log2(2 / (1 - evaluation.confidence)))
+    """Fewer rows than a sign test needs can't show a gain, though the bootstrap of two rows may have no width."""
+    limit = rows_for_a_gain(evaluation.confidence)
     reason = f"{evaluation.n} test rows; a gain at {evaluation.confidence:.0%} confidence takes at least {limit}."
     return GateCheck(
         name="rows", passed=evaluation.n >= limit, figure=float(evaluation.n), limit=float(limit), reason=reason
     )
 
 
-def _gain(evaluation: Evaluation, gate: GateConfig, baseline: str) -> GateCheck:
-    name = f"{gate.metric} {CANDIDATE}-{baseline}"
+def _comparison(evaluation: Evaluation, gate: GateConfig, metric: str, baseline: str) -> GateCheck:
+    name = f"{metric} {CANDIDATE}-{baseline}"
     if baseline not in evaluation.variants:
-        if baseline == "incumbent":
-            reason = "skipped: there was no incumbent to compare with."
+        if baseline == INCUMBENT:
+            reason = "skipped: there was no other incumbent to compare with."
             return GateCheck(name=name, passed=True, figure=None, limit=None, reason=reason)
         remedy = _REMEDY.get(baseline, "evaluate it or take it out of gate.against.")
         return _missing(name, f"the evaluation has no {baseline!r} to compare with; {remedy}")
-    difference = evaluation.differences.get(f"{CANDIDATE}-{baseline}", {}).get(gate.metric)
+    difference = evaluation.differences.get(f"{CANDIDATE}-{baseline}", {}).get(metric)
     if difference is None:
-        return _missing(name, f"the evaluation holds no paired difference of {gate.metric} to {baseline!r}.")
-    passed = difference.low > gate.min_delta
+        return _missing(name, f"the evaluation holds no paired difference of {metric} to {baseline!r}.")
+    if baseline == INCUMBENT:
+        return _not_worse(name, difference)
+    return _gain(name, difference, baseline, gate.min_delta)
+
+
+def _gain(name: str, difference: Interval, baseline: str, min_delta: float) -> GateCheck:
+    passed = difference.low > min_delta
     verb = "lies" if passed else "does not lie"
-    reason = f"the gain over {baseline}, {_text(difference)}, {verb} above {gate.min_delta:g} as a whole."
-    return GateCheck(name=name, passed=passed, figure=difference.low, limit=gate.min_delta, reason=reason)
+    reason = f"the gain over {baseline}, {_text(difference)}, {verb} above {min_delta:g} as a whole."
+    return GateCheck(name=name, passed=passed, figure=difference.low, limit=min_delta, reason=reason)
+
+
+def _not_worse(name: str, difference: Interval) -> GateCheck:
+    passed = difference.high >= 0
+    verdict = "does not lie below 0 as a whole: no worse" if passed else "lies below 0 as a whole: worse"
+    reason = f"the difference to the incumbent, {_text(difference)}, {verdict} by more than chance."
+    return GateCheck(name=name, passed=passed, figure=difference.high, limit=0.0, reason=reason)
 
 
 def _floor(value: float, metric: str, limit: float) -> GateCheck:
@@ -126,3 +165,7 @@ def _floor(value: float, metric: str, limit: float) -> GateCheck:
 
 def _text(interval: Interval) -> str:
     return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+
+
+def _range(interval: Interval) -> str:
+    return f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"

@@ -9,7 +9,7 @@ import pytest
 
 from luthier.config.judge import GateConfig
 from luthier.evaluation_schema import Evaluation, Interval, VariantScores
-from luthier.gate import GateDecision, decide
+from luthier.gate import GateDecision, decide, gate_metric, hold_against_stored
 
 
 def evaluation(
@@ -80,9 +80,32 @@ def test_a_missing_baseline_is_refused_but_a_missing_incumbent_is_skipped() -> N
     assert skipped.reason.startswith("skipped")
 
 
-def test_a_present_incumbent_must_be_beaten() -> None:
-    found = evaluation({"base": (0.1, 0.3), "incumbent": (-0.05, 0.05)})
-    assert failed(decide(found, gate(against=("base", "incumbent")))) == ["rouge_l tuned-incumbent"]
+@pytest.mark.parametrize(("difference", "passes"), [((-0.05, 0.05), True), ((-0.1, 0.0), True), ((-0.1, -0.01), False)])
+def test_an_incumbent_is_kept_only_from_what_is_worse(difference: tuple[float, float], passes: bool) -> None:
+    found = evaluation({"base": (0.1, 0.3), "incumbent": difference})
+    decision = decide(found, gate(against=("base", "incumbent"), min_delta=0.05))
+    assert failed(decision) == ([] if passes else ["rouge_l tuned-incumbent"])
+    assert ("no worse by more than chance" in decision.checks[-1].reason) == passes
+    assert (decision.checks[-1].figure, decision.checks[-1].limit) == (difference[1], 0.0)
+
+
+def test_the_metric_follows_the_data_unless_it_is_set() -> None:
+    free_text = evaluation({"base": (0.1, 0.3)})
+    assert decide(free_text, gate(metric=None, against=("base",))).metric == "rouge_l"
+    assert decide(free_text, gate(metric=None, against=("base",))).passed
+    assert gate_metric(gate(metric=None), labelled=True) == "macro_f1"
+    assert gate_metric(gate(metric="accuracy"), labelled=True) == "accuracy"
+
+
+@pytest.mark.parametrize(("value", "passes"), [(0.70, True), (0.59, True), (0.58, False)])
+def test_stored_evaluations_are_held_side_by_side(value: float, passes: bool) -> None:
+    champion = evaluation({"base": (0.1, 0.3)}, value=0.685)
+    check = hold_against_stored(evaluation({"base": (0.1, 0.3)}, value=value), champion, gate())
+    assert check.passed == passes
+    other_split = evaluation({"base": (0.1, 0.3)}, value=0.9, n=40)
+    assert not hold_against_stored(other_split, champion, gate()).passed
+    untuned = champion.model_copy(update={"variants": {"base": champion.variants["base"]}})
+    assert not hold_against_stored(champion, untuned, gate()).passed
 
 
 def test_a_missing_metric_variant_or_difference_is_refused() -> None:
