@@ -1,7 +1,8 @@
 """The one shape that every dataset row takes before it is rendered: a conversation with an id.
 
-Source rows come as ``messages``, ``prompt``/``completion`` or ``text``/``label``; :func:`to_conversation` turns each
-into messages, and raises a :class:`DataError` that names file and line where it can't.
+Source rows come as ``messages``, ``conversations`` (``from``, ``value``), ``prompt``/``completion``,
+``instruction``/``input``/``output`` or ``text``/``label``; :func:`to_conversation` turns each into messages, and raises
+a :class:`DataError` that names file and line where it can't.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from luthier.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_SPEAKERS = {"human": "user", "gpt": "assistant"}
+"""ShareGPT's names of the roles, in ``conversations``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Row:
     """One example.
 
     Attributes:
-        row_id: ``<file name>:<line>``; survives to the loss and to the report.
+        row_id: ``<file name>:<line>``, with the dataset's name before it where it has one; survives to the loss and to
+            the report.
         messages: The conversation; its last turn is the assistant's, the answer to learn.
         label: The class name for labelled data, else None.
     """
@@ -68,10 +72,14 @@ def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: st
     """
     if "messages" in record:
         return Row(row_id, _messages(record["messages"], where))
+    if "conversations" in record:
+        return Row(row_id, _messages(_as_messages(record["conversations"]), where))
     if "prompt" in record and "completion" in record:
         return Row(row_id, _turns(dataset, _text(record, "prompt", where), _text(record, "completion", where)))
+    if "instruction" in record and "output" in record:
+        return Row(row_id, _turns(dataset, _instruction(record, where), _text(record, "output", where)))
     if "text" in record and "label" in record:
-        label = _text(record, "label", where)
+        label = _label(record, where)
         if dataset.labels is not None and label not in dataset.labels:
             known = ", ".join(dataset.labels)
             raise DataError(
@@ -80,7 +88,10 @@ def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: st
         prompt = dataset.prompt.replace("{text}", _text(record, "text", where))
         return Row(row_id, _turns(dataset, prompt, label), label)
     keys = ", ".join(sorted(map(str, record))) or "none"
-    raise DataError(f"{where}: columns are {keys}; a row needs messages, or prompt and completion, or text and label.")
+    raise DataError(
+        f"{where}: columns are {keys}; a row needs messages, or conversations, or prompt and completion, or instruction "
+        "and output, or text and label."
+    )
 
 
 def _turns(dataset: DatasetConfig, prompt: str, answer: str) -> tuple[Message, ...]:
@@ -92,7 +103,46 @@ def _text(record: Mapping[str, Any], key: str, where: str) -> str:
     value = record[key]
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: {key} is {value!r}; it must be a string that is not empty.")
-    return value
+    return _encodable(value, key, where)
+
+
+def _label(record: Mapping[str, Any], where: str) -> str:
+    """A class name; classes that are numbered, or true and false, are named by that."""
+    label = record["label"]
+    return str(label) if isinstance(label, int) else _text(record, "label", where)
+
+
+def _instruction(record: Mapping[str, Any], where: str) -> str:
+    """Alpaca's instruction with its input, if any, below it."""
+    instruction = _text(record, "instruction", where)
+    return f"{instruction}\n\n{_text(record, 'input', where)}" if record.get("input") else instruction
+
+
+def _encodable(text: str, what: str, where: str) -> str:
+    """The text, unless it holds half of a character: JSON can write one (``"\\ud83d"``), UTF-8 can't."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        lone = f"\\u{ord(text[error.start]):04x}"
+        raise DataError(
+            f"{where}: {what} holds the lone surrogate {lone} at character {error.start + 1}; write the whole character."
+        ) from error
+    return text
+
+
+def _as_messages(conversations: object) -> object:
+    """ShareGPT's ``from`` and ``value`` under the names of ``messages``; what has another shape is left to be refused."""
+    if not isinstance(conversations, Sequence) or isinstance(conversations, str):
+        return conversations
+    return [_as_turn(turn) if isinstance(turn, Mapping) else turn for turn in conversations]
+
+
+def _as_turn(turn: Mapping[str, object]) -> dict[str, object]:
+    speaker = turn.get("from")
+    return {
+        "role": _SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker,
+        "content": turn.get("value"),
+    }
 
 
 def _messages(raw: object, where: str) -> tuple[Message, ...]:
@@ -117,7 +167,7 @@ def _message(turn: object, where: str, number: int) -> Message:
         raise DataError(f"{where}: turn {number} has role {role!r}; roles are {', '.join(ROLES)}.")
     if not isinstance(content, str) or not content.strip():
         raise DataError(f"{where}: turn {number} ({role}) has no content.")
-    return Message(role, content)
+    return Message(role, _encodable(content, f"turn {number} ({role})", where))
 
 
 def few_shot_messages(row: Row, examples: Sequence[Row]) -> tuple[Message, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,20 +25,34 @@ def split_path(dataset: DatasetConfig, split: Split) -> Path | None:
     return None if name is None else Path(name).expanduser()
 
 
+def read_split(datasets: Sequence[DatasetConfig], split: Split) -> list[Row]:
+    """The rows of all datasets that have the split, in order.
+
+    Raises:
+        DataError: As :func:`read_rows`.
+    """
+    return [row for dataset in datasets if split_path(dataset, split) for row in read_rows(dataset, split)]
+
+
 def read_rows(dataset: DatasetConfig, split: Split) -> list[Row]:
     """All rows of a split, in file order.
 
+    Their ids begin with the dataset's name, unless it is the default: datasets are named apart, files need not be.
+
     Raises:
-        DataError: The file is missing, empty or malformed; the message names file and line.
+        DataError: The file is missing, empty, malformed or can't be read; the message names file and line.
     """
     path = split_path(dataset, split)
     if path is None:
         raise DataError(f"dataset {dataset.name!r} has no {split} file; add datasets[].{split}.")
-    if not path.is_file():
-        raise DataError(f"datasets[].{split}: file {str(path)!r} does not exist; correct the path.")
-    rows = [
-        to_conversation(record, dataset, f"{path}:{line}", f"{path.name}:{line}") for line, record in _records(path)
-    ]
+    owner = "" if dataset.name == DatasetConfig.model_fields["name"].default else f"{dataset.name}/"
+    with _readable(path, split):
+        if not path.is_file():
+            raise DataError(f"datasets[].{split}: file {str(path)!r} does not exist; correct the path.")
+        rows = [
+            to_conversation(record, dataset, f"{path}:{line}", f"{owner}{path.name}:{line}")
+            for line, record in _records(path)
+        ]
     if not rows:
         raise DataError(f"datasets[].{split}: {str(path)!r} holds no rows; give a file with at least one.")
     return rows
@@ -48,7 +63,18 @@ def fingerprint(dataset: DatasetConfig, split: Split, num_rows: int) -> DataFing
     path = split_path(dataset, split)
     if path is None:
         raise DataError(f"dataset {dataset.name!r} has no {split} file.")
-    return DataFingerprint(path=str(path), rows=num_rows, sha256=sha256_file(path))
+    with _readable(path, split):
+        return DataFingerprint(path=str(path), rows=num_rows, sha256=sha256_file(path))
+
+
+@contextmanager
+def _readable(path: Path, split: Split) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"datasets[].{split}: file {str(path)!r} can't be read ({error.strerror}); check its permissions."
+        ) from error
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -40,6 +40,27 @@ def test_prompt_and_completion_have_no_label() -> None:
     assert row.label is None
 
 
+def test_an_instruction_may_have_an_input() -> None:
+    asked = Message("user", "Sum up.\n\nA long text.")
+    assert convert({"instruction": "Sum up.", "input": "A long text.", "output": "Text."}).prompt == (asked,)
+    for nothing in ({}, {"input": ""}, {"input": None}):
+        row = convert({"instruction": "Sum up.", **nothing, "output": "Text."})
+        assert row.messages == (Message("user", "Sum up."), Message("assistant", "Text."))
+
+
+def test_conversations_are_messages_under_other_names() -> None:
+    spoken = [("system", "s"), ("human", "q"), ("gpt", "a"), ("user", "q2"), ("assistant", "a2")]
+    row = convert({"conversations": [{"from": who, "value": text} for who, text in spoken]})
+    assert [message.role for message in row.messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert [message.content for message in row.messages] == [text for _, text in spoken]
+
+
+@pytest.mark.parametrize(("label", "name"), [(0, "0"), (12, "12"), (True, "True"), (False, "False")])
+def test_numbered_classes_are_named_by_their_number(label: int, name: str) -> None:
+    row = convert({"text": "x", "label": label}, DatasetConfig(train="t", labels=("0", "12", "True", "False")))
+    assert (row.label, row.answer) == (name, name)
+
+
 def test_messages_are_taken_as_they_are() -> None:
     row = convert({"messages": turns("q", "a", "q2", "a2", system="s")}, DatasetConfig(train="t", system="unused"))
     assert [message.content for message in row.messages] == ["s", "q", "a", "q2", "a2"]
@@ -52,7 +73,20 @@ def test_messages_are_taken_as_they_are() -> None:
         ({}, "columns are none; a row needs messages"),
         ({"text": "x", "answer": "y"}, "columns are answer, text; a row needs messages"),
         ({"text": "x", "label": "c"}, "label 'c' is not one of datasets[].labels (a, b)"),
-        ({"text": "x", "label": 1}, "label is 1; it must be a string"),
+        ({"text": "x", "label": 1}, "label '1' is not one of datasets[].labels (a, b)"),
+        ({"text": "x", "label": 1.5}, "label is 1.5; it must be a string"),
+        ({"text": "x \ud83d", "label": "a"}, "text holds the lone surrogate \\ud83d at character 3; write the whole"),
+        ({"messages": turns("q", "\udc00")}, "turn 2 (assistant) holds the lone surrogate \\udc00 at character 1"),
+        (
+            {"conversations": [{"from": "bot", "value": "x"}]},
+            "turn 1 has role 'bot'; roles are system, user, assistant",
+        ),
+        ({"conversations": [{"from": "human"}]}, "turn 1 (user) has no content"),
+        ({"conversations": [{"from": ["x"], "value": "x"}]}, "turn 1 has role ['x']"),
+        ({"conversations": ["hello"]}, "turn 1 is str; it must be an object with role and content"),
+        ({"conversations": None}, "messages must be a list of turns that is not empty"),
+        ({"instruction": "", "output": "a"}, "instruction is ''"),
+        ({"instruction": "q", "input": 3, "output": "a"}, "input is 3; it must be a string"),
         ({"text": " ", "label": "a"}, "text is ' '; it must be a string that is not empty"),
         ({"text": None, "label": "a"}, "text is None"),
         ({"prompt": "", "completion": "a"}, "prompt is ''"),

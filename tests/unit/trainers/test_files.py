@@ -11,7 +11,7 @@ import pytest
 
 from luthier.config.data import DatasetConfig
 from luthier.errors import DataError
-from luthier.trainers.files import fingerprint, read_rows
+from luthier.trainers.files import fingerprint, read_rows, read_split
 
 RECORDS = [{"text": "straße, 1", "label": "a"}, {"text": 'say "x"', "label": "b"}, {"text": "z", "label": "a"}]
 
@@ -114,3 +114,26 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert (before.path, before.rows) == (str(path), 1)
     path.write_bytes(GOOD.replace(b"1", b"2"))
     assert fingerprint(dataset, "train", 1).sha256 != before.sha256
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    # The kernel refuses to read this one even to root, as it does a file without permission to others.
+    (tmp_path / "d.jsonl").symlink_to("/proc/self/mem")
+    dataset = DatasetConfig(train=str(tmp_path / "d.jsonl"))
+    with pytest.raises(DataError, match=r"datasets\[\]\.train: file .*d\.jsonl' can't be read \(Input/output error\)"):
+        read_rows(dataset, "train")
+    with pytest.raises(DataError, match="can't be read"):
+        fingerprint(dataset, "train", 1)
+
+
+def test_rows_of_several_datasets_have_ids_of_their_own(tmp_path: Path) -> None:
+    datasets = []
+    for name in ("data", "one", "two"):
+        path = tmp_path / name / "train.jsonl"
+        path.parent.mkdir()
+        write(path)
+        datasets.append(DatasetConfig(name=name, train=str(path)))
+    ids = [row.row_id for row in read_split(datasets, "train")]
+    assert ids[::3] == ["train.jsonl:1", "one/train.jsonl:1", "two/train.jsonl:1"]
+    assert len(set(ids)) == len(ids) == 9
+    assert read_split(datasets, "validation") == []
