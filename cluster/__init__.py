@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from luthier.cluster.plan import Plan, plan, plan_table
-from luthier.cluster.resources import check_resources
+from luthier.cluster.resources import ask_cluster, check_resources
 
-__all__ = ["Plan", "check_resources", "plan", "plan_table"]
+__all__ = ["Plan", "ask_cluster", "check_resources", "plan", "plan_table"]

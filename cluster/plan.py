@@ -59,7 +59,7 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
         The plan. Nothing is started or written, and a shortage is reported, not raised.
     """
     notes: list[str] = []
-    data = measure(cfg.datasets, max_length=cfg.data.max_length)
+    data = measure(cfg.datasets, max_length=cfg.data.max_length, max_rows=cfg.data.max_train_samples)
     if data is None:
         notes.append("the training files can't be read from here, so tokens and steps are unknown.")
     parameters = trainable = memory = None
@@ -111,15 +111,16 @@ def optimizer_steps(cfg: RunConfig, data: DataSize | None) -> int | None:
 
 def plan_table(plan: Plan) -> Table:
     """The plan as a rich table of two columns."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"Plan of {plan.name}", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for label, text in _lines(plan):
-        table.add_row(label, text)
+        table.add_row(label, escape(text))
     for note in plan.notes:
-        table.add_row("note", note)
+        table.add_row("note", escape(note))
     return table
 
 

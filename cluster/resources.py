@@ -5,12 +5,16 @@ Ray waits for ever on a request that no cluster can meet, so the comparison come
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from luthier.config import RunConfig, apply_overrides
 from luthier.errors import ResourceError
+
+Stage = Literal["train", "tune", "serve"]
+STAGES: tuple[Stage, ...] = ("train", "tune", "serve")
 
 
 class Demand(BaseModel):
@@ -29,32 +33,38 @@ def demands(cfg: RunConfig) -> tuple[Demand, ...]:
     if cfg.tune is not None:
         trial = apply_overrides(cfg, cfg.tune.overrides)
         found.append(_train_demand("tune (one trial)", trial, "set a lower train.num_workers in tune.overrides"))
-    served = {"CPU": cfg.serve.num_cpus * cfg.serve.num_replicas}
+    # An engine on a GPU reserves that and nothing else.
+    one = {"GPU": 1.0} if cfg.train.use_gpu else {"CPU": cfg.serve.num_cpus}
+    served = {key: amount * cfg.serve.num_replicas for key, amount in one.items()}
     found.append(Demand(stage="serve", resources=served, remedy="lower serve.num_replicas or serve.num_cpus"))
     return tuple(found)
 
 
-def check_resources(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> None:
+def check_resources(cfg: RunConfig, cluster_resources: Mapping[str, float], stages: Collection[Stage] = STAGES) -> None:
     """Refuse a run that the cluster can never schedule.
 
     Args:
         cfg: The run's config.
         cluster_resources: Resource name to amount in the whole cluster (``ray.cluster_resources()``).
+        stages: Those that will run. The evaluation holds what training holds.
 
     Raises:
         ResourceError: Every shortage: the stage, what it asks, what there is and the remedy.
     """
-    problems = shortages(cfg, cluster_resources)
+    problems = shortages(cfg, cluster_resources, stages)
     if problems:
         raise ResourceError("\n".join(problems))
 
 
-def shortages(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> tuple[str, ...]:
+def shortages(
+    cfg: RunConfig, cluster_resources: Mapping[str, float], stages: Collection[Stage] = STAGES
+) -> tuple[str, ...]:
     """One sentence for each resource of which a stage asks more than the cluster has."""
     return tuple(
         f"{demand.stage} asks for {amount:g} {key}, the cluster has {cluster_resources.get(key, 0.0):g}; "
         f"{demand.remedy}, or use a larger cluster (cluster.address, cluster.num_cpus)."
         for demand in demands(cfg)
+        if demand.stage.partition(" ")[0] in stages
         for key, amount in demand.resources.items()
         if amount > cluster_resources.get(key, 0.0)
     )
@@ -64,3 +74,34 @@ def _train_demand(stage: str, cfg: RunConfig, remedy: str) -> Demand:
     per_worker = cfg.train.resources_per_worker
     total = {key: amount * cfg.train.num_workers for key, amount in per_worker.items() if amount > 0}
     return Demand(stage=stage, resources=total, remedy=remedy)
+
+
+def ask_cluster(cfg: RunConfig, address: str) -> dict[str, float]:
+    """What a running cluster has in all.
+
+    Args:
+        cfg: Supplies the environment.
+        address: Of the job server (``http://HEAD:8265``) or of the cluster itself (``HEAD:6379``).
+
+    Raises:
+        ResourceError: Nothing answers there.
+    """
+    if address.startswith(("http://", "https://")):
+        return _ask_dashboard(address)
+    from luthier.cluster.session import start
+
+    with start(cfg.model_copy(update={"cluster": cfg.cluster.model_copy(update={"address": address})})) as session:
+        return session.resources
+
+
+def _ask_dashboard(url: str) -> dict[str, float]:
+    from ray.util.state import list_nodes
+
+    from luthier.cluster.submit import connect
+
+    connect(url)  # names what is wrong within seconds
+    total: dict[str, float] = {}
+    for node in list_nodes(address=url, filters=[("state", "=", "ALIVE")], detail=True):
+        for key, amount in node.resources_total.items():
+            total[key] = total.get(key, 0.0) + float(amount)
+    return total

@@ -31,12 +31,13 @@ class DataSize(BaseModel):
     """Estimated tokens of the longest row."""
 
 
-def measure(datasets: Iterable[DatasetConfig], *, max_length: int) -> DataSize | None:
+def measure(datasets: Iterable[DatasetConfig], *, max_length: int, max_rows: int | None = None) -> DataSize | None:
     """Size of the training splits; None where a file can't be read from here.
 
     Args:
         datasets: The tasks.
         max_length: Longer rows are cut to this many tokens.
+        max_rows: Only this many rows are used; None: all.
     """
     lengths: list[int] = []
     for dataset in datasets:
@@ -48,7 +49,8 @@ def measure(datasets: Iterable[DatasetConfig], *, max_length: int) -> DataSize |
         lengths.extend(min(max_length, TEMPLATE_TOKENS + round((frame_bytes + s) / BYTES_PER_TOKEN)) for s in sizes)
     if not lengths:
         return None
-    return DataSize(rows=len(lengths), tokens=sum(lengths), longest_row_tokens=max(lengths))
+    rows = min(len(lengths), max_rows or len(lengths))
+    return DataSize(rows=rows, tokens=sum(lengths) * rows // len(lengths), longest_row_tokens=max(lengths))
 
 
 def _row_bytes(path: Path) -> list[int]:
@@ -58,7 +60,10 @@ def _row_bytes(path: Path) -> list[int]:
         with path.open("rb") as stream:
             return [_value_bytes(json.loads(line)) for line in stream if line.strip()]
     if suffix == ".json":
-        return [_value_bytes(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise ValueError("not a list")
+        return [_value_bytes(row) for row in rows]
     if suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as text:
             return [_value_bytes(row) for row in csv.DictReader(text)]
@@ -67,8 +72,8 @@ def _row_bytes(path: Path) -> list[int]:
 
         file = pq.ParquetFile(path)
         total = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-        rows = int(file.metadata.num_rows)
-        return [total // rows] * rows if rows else []
+        count = int(file.metadata.num_rows)
+        return [total // count] * count if count else []
     raise ValueError(suffix)
 
 

