@@ -93,6 +93,12 @@ class Manifest(_Record):
 
     luthier_version: str
 
+    @property
+    def content(self) -> tuple[str, dict[str, FileDigest]]:
+        """What the model is: the base's digest, and those of weights and tokenizer. Equal content answers alike."""
+        parts = {name: digest for name, digest in self.files.items() if name.partition("/")[0] in COMPONENTS}
+        return self.base_model.digest, parts
+
 
 def new_lineage_id() -> str:
     """A fresh id for one training run: a random UUID.

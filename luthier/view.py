@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ class View(Protocol):
         ...
 
     def note(self, text: RenderableType) -> None:
-        """Say something."""
+        """Say something; a string may hold rich's markup."""
+        ...
+
+    def plain(self, text: str) -> None:
+        """Print text as it is: commands and paths to copy, and what users or models wrote."""
         ...
 
     def on_train(self, row: Mapping[str, float]) -> None:
@@ -67,6 +72,9 @@ class QuietView:
     def note(self, text: RenderableType) -> None:
         """See :class:`View`."""
 
+    def plain(self, text: str) -> None:
+        """See :class:`View`."""
+
     def on_train(self, row: Mapping[str, float]) -> None:
         """See :class:`View`."""
 
@@ -94,7 +102,7 @@ class RichView(QuietView):
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
         """See :class:`View`."""
-        self._console.print(f"[bold cyan]▸ {title}[/]")
+        self._console.print(f"[bold cyan]▸ {escape(title)}[/]")
         columns = (
             TextColumn("  {task.description}"),
             BarColumn(bar_width=28),
@@ -111,6 +119,10 @@ class RichView(QuietView):
     def note(self, text: RenderableType) -> None:
         """See :class:`View`."""
         self._console.print(text if not isinstance(text, str) else f"  {text}")
+
+    def plain(self, text: str) -> None:
+        """See :class:`View`."""
+        self._console.print(f"  {text}", markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def on_train(self, row: Mapping[str, float]) -> None:
         """See :class:`View`."""

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from luthier.registry.history import AliasChange
 from luthier.registry.records import EVALUATION_NAME, ModelVersion, Registration
-from luthier.registry.registry import Registry
+from luthier.registry.registry import Registry, system_user
 
-__all__ = ["EVALUATION_NAME", "AliasChange", "ModelVersion", "Registration", "Registry"]
+__all__ = ["EVALUATION_NAME", "AliasChange", "ModelVersion", "Registration", "Registry", "system_user"]

@@ -19,7 +19,7 @@ from typing import Any
 
 from luthier.digests import canonical_json, sha256_json
 from luthier.errors import ConfigError, IntegrityError, RegistryError
-from luthier.manifest import MANIFEST_NAME, load_manifest, verify
+from luthier.manifest import MANIFEST_NAME, Manifest, load_manifest, verify
 from luthier.paths import cache_dir
 from luthier.registry.history import AliasChange, AliasLog, Move, stack_of
 from luthier.registry.names import LATEST, check_alias, check_name, parse_reference
@@ -75,7 +75,7 @@ class Registry:
         verify(artifact_dir, manifest)
         judged = _evaluation_bytes(artifact_dir, evaluation)
         described = (manifest.model_dump_json(indent=1) + "\n").encode("utf-8")
-        version = self._versions.claim(name, manifest, described, judged, actor or _system_user())
+        version = self._versions.claim(name, manifest, described, judged, actor or system_user())
         key = version_key(name, version)
         upload(self._store, key, artifact_dir, manifest)
         if judged is not None:
@@ -91,6 +91,19 @@ class Registry:
         """
         names = self._versions.names() if name is None else [check_name(name)]
         return [self._load(each, number) for each in names for number in self._versions.numbers(each)]
+
+    def find(self, name: str, manifest: Manifest) -> ModelVersion | None:
+        """The newest version of a model with the very weights, tokenizer and base of a manifest, if there is one."""
+        alike = [version for version in self.list(name) if version.manifest.content == manifest.content]
+        return alike[-1] if alike else None
+
+    def check_writable(self) -> None:
+        """Find out before any work whether versions can be stored; nothing is left behind.
+
+        Raises:
+            OutputError: A local directory can't be written, or a remote store does not answer.
+        """
+        self._store.check_writable()
 
     def resolve(self, ref: str) -> ModelVersion:
         """The version that a reference means.
@@ -235,7 +248,7 @@ class Registry:
                 alias=alias,
                 action="rollback",
                 version=stack[-2],
-                actor=actor or _system_user(),
+                actor=actor or system_user(),
                 reason=reason,
                 figures={},
             )
@@ -289,7 +302,8 @@ def _plain(value: Mapping[str, Any], what: str) -> dict[str, Any]:
     return plain
 
 
-def _system_user() -> str:
+def system_user() -> str:
+    """Name of the user that this process runs as; "unknown" where the system has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without an entry in passwd

@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 
 from luthier.digests import atomic_write_bytes, exclusive_write_bytes, fsync_dir, sha256_stream
 from luthier.errors import ConfigError, LuthierError, OutputError
+from luthier.paths import check_writable
 from luthier.safe_files import FileDigest
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,13 @@ class Store(Protocol):
 
     def local_path(self, key: str) -> Path | None:
         """The key's path where the store is a local directory, else None."""
+
+    def check_writable(self) -> None:
+        """Find out whether anything can be stored, as far as that can be told without storing it.
+
+        Raises:
+            OutputError: It can't.
+        """
 
     def children(self, key: str) -> list[str]:
         """Names directly under the key; empty if there is no such key."""
@@ -110,6 +118,10 @@ class LocalStore:
     def local_path(self, key: str) -> Path | None:
         """Path of the key."""
         return self._root / key
+
+    def check_writable(self) -> None:
+        """Make a file in the directory, and take it away again."""
+        check_writable(self._root, "registry.uri")
 
     def children(self, key: str) -> list[str]:
         """Names directly under the key, without hidden ones."""
@@ -183,6 +195,10 @@ class RemoteStore:
     def local_path(self, key: str) -> Path | None:
         """None: fetch a copy."""
         return None
+
+    def check_writable(self) -> None:
+        """Reach the backend with its credentials; a listing leaves nothing behind."""
+        self.children("")
 
     def children(self, key: str) -> list[str]:
         """Names directly under the key, listed anew."""

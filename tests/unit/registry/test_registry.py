@@ -243,3 +243,28 @@ def test_a_lost_history_record_is_noticed(local: Registry, artifact: Path) -> No
     (Path(local.uri) / "sections/aliases/00000003.json").write_text("{}")
     with pytest.raises(IntegrityError, match=r"00000003\.json"):
         local.aliases("sections")
+
+
+def test_a_version_is_found_by_its_content(registry: Registry, artifact: Path) -> None:
+    manifest = load_manifest(artifact)
+    assert registry.find("sections", manifest) is None
+    registry.register(artifact, "sections")
+    newest = registry.register(artifact, "sections")
+    retrained = manifest.model_copy(update={"lineage_id": "0" * 32, "metrics": {}, "config_hash": "other"})
+    assert registry.find("sections", retrained) == newest
+    assert registry.find("other", manifest) is None
+    files = {**manifest.files, "adapter/adapter_config.json": manifest.files["config.yaml"]}
+    assert registry.find("sections", manifest.model_copy(update={"files": files})) is None
+    rebased = manifest.base_model.model_copy(update={"digest": "cd"})
+    assert registry.find("sections", manifest.model_copy(update={"base_model": rebased})) is None
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_registry_that_can_not_be_written_is_found_out_early(tmp_path: Path, prefix: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"registry\.uri: .*can't be written"):
+        Registry(f"{prefix}{tmp_path}/file/registry").check_writable()
+    Registry(f"{prefix}{tmp_path}/new/registry").check_writable()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(ConfigError, match="nonsense"):
+        Registry("nonsense://somewhere")
