@@ -5,7 +5,7 @@ Ray waits for ever on a request that no cluster can meet, so the comparison come
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -40,7 +40,7 @@ def demands(cfg: RunConfig) -> tuple[Demand, ...]:
     return tuple(found)
 
 
-def check_resources(cfg: RunConfig, cluster_resources: Mapping[str, float], stages: Collection[Stage] = STAGES) -> None:
+def check_resources(cfg: RunConfig, cluster_resources: Mapping[str, float], stages: tuple[Stage, ...] = STAGES) -> None:
     """Refuse a run that the cluster can never schedule.
 
     Args:
@@ -57,7 +57,7 @@ def check_resources(cfg: RunConfig, cluster_resources: Mapping[str, float], stag
 
 
 def shortages(
-    cfg: RunConfig, cluster_resources: Mapping[str, float], stages: Collection[Stage] = STAGES
+    cfg: RunConfig, cluster_resources: Mapping[str, float], stages: tuple[Stage, ...] = STAGES
 ) -> tuple[str, ...]:
     """One sentence for each resource of which a stage asks more than the cluster has."""
     return tuple(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import stages
 from luthier.config import RunConfig, load_config
-from luthier.errors import ConfigError, GateRefused, OutputError, RegistryError
-from luthier.paths import writable_dir
+from luthier.errors import ConfigError
+from luthier.exporting import export as export
+from luthier.paths import check_writable
 from luthier.pipeline import run as run
-from luthier.rundir import api_key_file, newest_artifact, run_directory
+from luthier.preflight import check_judgeable, check_port
+from luthier.reporting import write_judgement
+from luthier.rundir import api_key, close_run, newest_artifact, run_directory, scratch_directory
 from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
-    from luthier.registry import Registry
+    from luthier.registry import ModelVersion
     from luthier.stages import Judgement
     from luthier.sweep_schema import SweepResult
     from luthier.trainers.data_report import DataReport
@@ -34,16 +38,28 @@ def check_data(cfg: RunConfig, view: View | None = None) -> DataReport:
 
 
 def train(cfg: RunConfig, view: View | None = None) -> TrainResult:
-    """Fine-tune; an unfinished run of the same config is continued."""
+    """Fine-tune; a training of the same config and data that was cut off is continued."""
     from luthier.cluster import check_resources
     from luthier.cluster.session import start
 
     view = view or QuietView()
-    with run_directory(cfg) as workdir:
+    with run_directory(cfg, "train") as workdir:
         base_model_dir = stages.prepare_model(cfg, view)
         with start(cfg) as session:
-            check_resources(cfg, session.resources)
-            return stages.fine_tune(cfg, base_model_dir, workdir, view)
+            check_resources(cfg, session.resources, ("train",))
+            result = stages.fine_tune(cfg, base_model_dir, workdir, view)
+        close_run(workdir, train_facts(result))
+    return result
+
+
+def train_facts(result: TrainResult) -> dict[str, Any]:
+    """What is told of a training: on stdout, and in the run's ``result.json``."""
+    return {
+        "artifact_dir": str(result.artifact_dir),
+        "best_step": result.best_step,
+        "metrics": result.manifest.metrics,
+        "lineage_id": result.manifest.lineage_id,
+    }
 
 
 def tune(cfg: RunConfig, view: View | None = None) -> SweepResult:
@@ -53,122 +69,151 @@ def tune(cfg: RunConfig, view: View | None = None) -> SweepResult:
 
     view = view or QuietView()
     check_space(cfg)
-    with run_directory(cfg) as workdir:
+    with run_directory(cfg, "tune") as workdir:
         base_model_dir = stages.prepare_model(cfg, view)
         with start(cfg):
-            return stages.sweep(cfg, base_model_dir, workdir, view)
+            result = stages.sweep(cfg, base_model_dir, workdir, view)
+        close_run(workdir, result.model_dump(mode="json"))
+    return result
 
 
-def evaluate(cfg: RunConfig, artifact_dir: Path, view: View | None = None) -> Judgement:
-    """Judge an artifact on the config's test split."""
-    from luthier.cluster.session import start
+@dataclass(frozen=True)
+class Target:
+    """What ``CONFIG`` or ``MODEL@VERSION`` names.
 
-    view = view or QuietView()
-    base_model_dir = stages.prepare_model(cfg, view)
-    with start(cfg):
-        return stages.judge(cfg, base_model_dir, artifact_dir, None, view)
+    Attributes:
+        cfg: How it is judged.
+        artifact_dir: What is judged.
+        output: Where the verdict is written.
+        version: Its place in the registry; None for a run's artifact.
+    """
 
-
-def serve(cfg: RunConfig, refs: Sequence[str], view: View | None = None) -> None:
-    """Serve registered models until interrupted."""
-    from luthier.cluster.session import start
-    from luthier.serving import stop
-
-    view = view or QuietView()
-    key_file = api_key_file(cfg, writable_dir(Path(cfg.storage_path).expanduser(), "storage_path"))
-    base_model_dir = stages.prepare_model(cfg, view)
-    with start(cfg):
-        endpoint, _ = stages.go_live(cfg, base_model_dir, refs, (), view)
-        try:
-            stages.hold(view, stages.curl_line(cfg, endpoint, refs[0], key_file))
-        finally:
-            stop(endpoint)
+    cfg: RunConfig
+    artifact_dir: Path
+    output: Path
+    version: ModelVersion | None = None
 
 
-def resolve_target(target: str, overrides: Sequence[str], registry_uri: str) -> tuple[RunConfig, Path]:
-    """The config and the artifact that ``CONFIG`` or ``MODEL@VERSION`` names.
+def resolve_target(target: str, overrides: Sequence[str] = (), registry_uri: str = "registry") -> Target:
+    """Find what is to be judged.
+
+    Args:
+        target: A run's YAML file, or a registered model.
+        overrides: Settings to judge by; those that shape the weights must be the trained run's.
+        registry_uri: Where ``MODEL@VERSION`` is registered.
 
     Raises:
         ConfigError: A config whose run has not trained anything yet.
+        RegistryError: There is no such model.
     """
     from luthier.registry import Registry
 
-    if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
-        artifact_dir = Registry(registry_uri).fetch(target)
-        return load_config(artifact_dir / "config.yaml", overrides), artifact_dir
-    cfg = load_config(target, overrides)
+    if target.endswith((".yaml", ".yml")) or Path(target).exists():
+        return trained_target(load_config(target, overrides))
+    registry = Registry(registry_uri)
+    version = registry.resolve(target)
+    artifact_dir = registry.fetch(version.ref)
+    cfg = load_config(artifact_dir / "config.yaml", [f"registry.uri={json.dumps(registry_uri)}", *overrides])
+    return Target(cfg, artifact_dir, Path(f"evaluation-{version.name}-{version.version}"), version)
+
+
+def trained_target(cfg: RunConfig) -> Target:
+    """The newest artifact that was trained by a config.
+
+    Raises:
+        ConfigError: There is none.
+    """
     found = newest_artifact(cfg)
     if found is None:
         raise ConfigError(
-            f"{target}: no run of this config has been trained under {cfg.storage_path!r}; run luthier train first."
+            f"{cfg.name}: no run of this config has been trained under {cfg.storage_path!r}; run luthier train first."
         )
-    return cfg, found
+    return Target(cfg, found, found.parents[1] / "evaluation")
 
 
-def check_promotion(registry: Registry, ref: str) -> dict[str, float]:
-    """Ask the gate of the version's own config about its stored evaluation.
-
-    Returns:
-        The figures that passed, for the audit record.
-
-    Raises:
-        GateRefused: They do not pass.
-        RegistryError: There is no evaluation.
-    """
-    from luthier.evaluation_schema import Evaluation
-    from luthier.gate import decide
-
-    stored = registry.get_evaluation(ref)
-    if not stored:
-        raise RegistryError(
-            f"{ref} was registered without an evaluation; run luthier evaluate {ref} and register again."
-        )
-    cfg = load_config(registry.fetch(ref) / "config.yaml")
-    decision = decide(Evaluation.model_validate(stored), cfg.gate)
-    if not decision.passed:
-        raise GateRefused(f"{ref}: " + "; ".join(check.reason for check in decision.checks if not check.passed))
-    return {check.name: check.figure for check in decision.checks if check.figure is not None}
-
-
-def export(ref: str, output: Path, *, merge: bool, registry_uri: str, dry_run: bool = False) -> list[str]:
-    """Write a registered model as a plain directory.
+def evaluate(target: RunConfig | Target, view: View | None = None, *, promote: bool = False) -> Judgement:
+    """Judge a model on its config's test split against base, few-shot and incumbent; write figures and report.
 
     Args:
-        ref: ``name@version`` or ``name@alias``.
-        output: Directory to make; it must not exist.
-        merge: Merge an adapter into the base model.
-        registry_uri: Where the model is registered.
-        dry_run: Check only.
-
-    Returns:
-        Names of the files written.
+        target: A config, whose newest artifact is judged, or what :func:`resolve_target` found.
+        view: Shows what happens.
+        promote: Move the alias to the version if the gate passes; for registered models.
 
     Raises:
-        OutputError: ``output`` exists.
+        ConfigError, DataError: There is nothing to judge, or nothing to judge it on.
+        OutputError: The verdict can't be written.
     """
+    from luthier.cluster import check_resources
+    from luthier.cluster.session import start
+    from luthier.manifest import load_manifest
+
+    view = view or QuietView()
+    target = trained_target(target) if isinstance(target, RunConfig) else target
+    cfg = target.cfg
+    if promote and target.version is None:
+        raise ConfigError("--promote moves an alias to a registered version; name it as MODEL@VERSION.")
+    check_judgeable(cfg)
+    check_writable(target.output, "the directory of the verdict")
+    base_model_dir = stages.prepare_model(cfg, view)
+    incumbent = stages.incumbent_of(cfg, base_model_dir)
+    with start(cfg) as session:
+        check_resources(cfg, session.resources, ("train",))
+        judgement = stages.judge(cfg, base_model_dir, target.artifact_dir, incumbent, view)
+    target.output.mkdir(parents=True, exist_ok=True)
+    manifest, history = load_manifest(target.artifact_dir), _history(target)
+    report = write_judgement(target.output, cfg, judgement, manifest, timings=view.timings, history=history)
+    view.plain(f"report: {report}")
+    if promote and judgement.decision.passed and target.version is not None:
+        stages.promote(cfg, target.version, incumbent, judgement.decision, view)
+    return judgement
+
+
+def _history(target: Target) -> Sequence[Mapping[str, Any]]:
+    from luthier.trainers.metrics_stream import FILE_NAME, read_metrics
+
+    stream = target.artifact_dir.parent / FILE_NAME
+    return read_metrics(stream) if target.version is None and stream.exists() else ()
+
+
+def serve(
+    cfg: RunConfig,
+    refs: Sequence[str] = (),
+    view: View | None = None,
+    *,
+    on_live: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
+    """Serve registered models until interrupted.
+
+    Args:
+        cfg: Names the base model, the registry and the endpoint's limits.
+        refs: Registered models; none: the config's own, at its alias.
+        view: Shows what happens.
+        on_live: Called with ``base_url``, ``models`` and ``api_key_file`` once every model has answered.
+
+    Raises:
+        RegistryError: A reference means nothing.
+        ConfigError: The port is taken.
+    """
+    from luthier.cluster import check_resources
+    from luthier.cluster.session import start
     from luthier.registry import Registry
+    from luthier.serving import stop
 
-    artifact_dir = Registry(registry_uri).fetch(ref)
-    if output.exists():
-        raise OutputError(f"{str(output)!r} exists already; name a new directory.")
-    if dry_run:
-        return []
-    if merge and (artifact_dir / "adapter").is_dir():
-        _merge(artifact_dir, output)
-    else:
-        weights = artifact_dir / ("adapter" if (artifact_dir / "adapter").is_dir() else "model")
-        shutil.copytree(weights, output)
-    shutil.copytree(artifact_dir / "tokenizer", output, dirs_exist_ok=True)
-    return sorted(path.name for path in output.iterdir())
-
-
-def _merge(artifact_dir: Path, output: Path) -> None:
-    import torch
-
-    from luthier.trainers.base_model import prepare_base
-    from luthier.trainers.model import load_adapter, load_base
-
-    cfg = load_config(artifact_dir / "config.yaml")
-    # The sum of base and adapter is rounded to bfloat16 once, not at each of its steps.
-    base: Any = load_base(prepare_base(cfg.model, offline=cfg.offline), cfg.model, torch.float32)
-    load_adapter(base, artifact_dir / "adapter").merge_and_unload().to(torch.bfloat16).save_pretrained(output)
+    view = view or QuietView()
+    registry = Registry(cfg.registry.uri, cfg.registry.alias)
+    versions = [registry.resolve(ref) for ref in refs or [f"{cfg.name}@{cfg.registry.alias}"]]
+    check_port(cfg)
+    with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
+        base_model_dir = stages.prepare_model(cfg, view)
+        with start(cfg) as session:
+            check_resources(cfg, session.resources, ("serve",))
+            distinct = list(dict.fromkeys(version.ref for version in versions))
+            endpoint, _ = stages.go_live(cfg, base_model_dir, distinct, (), view)
+            try:
+                stages.warm_up(cfg, endpoint, view)
+                if on_live is not None:
+                    key = None if key_file is None else str(key_file)
+                    on_live({"base_url": endpoint.base_url, "models": list(endpoint.models), "api_key_file": key})
+                stages.hold(view, stages.curl_line(cfg, endpoint, versions[0].name, key_file))
+            finally:
+                stop(endpoint)

@@ -6,7 +6,6 @@ it runs.
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig
-from luthier.errors import DataError, GateRefused, RegistryError
+from luthier.errors import ConfigError, GateRefused, RegistryError, ServingError
+from luthier.preflight import class_labels
 from luthier.sweep_schema import SweepResult
 from luthier.view import View
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from luthier.evaluation_schema import Evaluation
     from luthier.gate import GateDecision
     from luthier.registry import ModelVersion
+    from luthier.rows import Row
     from luthier.serving import ChatReply, Endpoint, ParityReport
     from luthier.trainers.answering import Variant
     from luthier.trainers.data_report import DataReport
@@ -53,7 +54,7 @@ def prepare_model(cfg: RunConfig, view: View) -> Path:
 
     with view.stage("model", f"Preparing the base model {cfg.model.model_name_or_path}"):
         base_model_dir = prepare_base(cfg.model, offline=cfg.offline)
-        view.note(f"in {base_model_dir}")
+        view.plain(f"in {base_model_dir}")
     return base_model_dir
 
 
@@ -96,47 +97,57 @@ def fine_tune(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -
     return result
 
 
-def judge(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, incumbent: Path | None, view: View) -> Judgement:
+def judge(
+    cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, incumbent: ModelVersion | None, view: View
+) -> Judgement:
     """Answer the test split with every variant, score, and ask the gate.
 
-    Raises:
-        DataError: No dataset has a test split.
+    Args:
+        cfg: The configuration.
+        base_model_dir: The prepared base model.
+        artifact_dir: The candidate.
+        incumbent: Compared too, unless it is the very candidate.
+        view: Shows what happens.
     """
     from luthier.gate import decide
     from luthier.trainers.answering import answer_all, test_rows, variants_for
 
     with view.stage("evaluate", "Evaluating on the test split"):
         rows = test_rows(cfg)
-        if not rows:
-            raise DataError("no dataset has a test split, so nothing can be judged; add datasets[].test.")
-        variants = variants_for(cfg, artifact_dir, incumbent)
+        variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent))
         scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
-        evaluation = _score(cfg, variants, scored, [(row.row_id, row.label or row.answer) for row in rows])
+        evaluation = _score(cfg, variants, scored, rows)
         decision = decide(evaluation, cfg.gate)
         view.note(comparison_table(evaluation))
     facts = tuple({"row_id": row.row_id, "text": row.prompt[-1].content, "label": row.answer} for row in rows)
     return Judgement(evaluation, decision, scored, facts)
 
 
+def _rival(cfg: RunConfig, artifact_dir: Path, incumbent: ModelVersion | None) -> Path | None:
+    """The incumbent's files; None where it has the candidate's content, so that there is nothing to compare."""
+    from luthier.manifest import load_manifest
+    from luthier.registry import Registry
+
+    if incumbent is None or incumbent.manifest.content == load_manifest(artifact_dir).content:
+        return None
+    return Registry(cfg.registry.uri, cfg.registry.alias).fetch(incumbent.ref)
+
+
 def _score(
-    cfg: RunConfig, variants: Sequence[Variant], scored: Mapping[str, list[Scored]], truth: list[tuple[str, str]]
+    cfg: RunConfig, variants: Sequence[Variant], scored: Mapping[str, list[Scored]], rows: Sequence[Row]
 ) -> Evaluation:
     from luthier.trainers.evaluation import Prediction, score
-    from luthier.trainers.files import read_rows
 
     predictions = {
         variant.name: [
-            Prediction(row_id=row_id, label=label, answer=one.answer.text)
-            for (row_id, label), one in zip(truth, scored[variant.name], strict=True)
+            Prediction(row_id=row.row_id, label=row.label or row.answer, answer=one.answer.text)
+            for row, one in zip(rows, scored[variant.name], strict=True)
         ]
         for variant in variants
     }
-    labels = [label for dataset in cfg.datasets for label in dataset.labels or ()]
-    if not labels:
-        labels = sorted({row.label for dataset in cfg.datasets for row in read_rows(dataset, "train") if row.label})
     return score(
         predictions,
-        tuple(dict.fromkeys(labels)) or None,
+        class_labels(cfg, rows),
         confidence=cfg.evaluate.confidence,
         bootstrap_samples=cfg.evaluate.bootstrap_samples,
         seed=cfg.seed,
@@ -157,48 +168,86 @@ def comparison_table(evaluation: Evaluation) -> Any:
     return table
 
 
-def incumbent_of(cfg: RunConfig) -> tuple[str, Path] | None:
-    """The version that the alias points to now, fetched, if there is one."""
-    from luthier.registry import Registry
+def incumbent_of(cfg: RunConfig, base_model_dir: Path) -> ModelVersion | None:
+    """The version that the alias points to now, if there is one.
 
-    registry = Registry(cfg.registry.uri, cfg.registry.alias)
+    Raises:
+        ConfigError: It is an adapter of another base model, so the two can't be compared on this one.
+    """
+    from luthier.registry import Registry
+    from luthier.trainers.base_model import base_digest
+
     try:
-        version = registry.resolve(f"{cfg.name}@{cfg.registry.alias}")
+        version = Registry(cfg.registry.uri, cfg.registry.alias).resolve(f"{cfg.name}@{cfg.registry.alias}")
     except RegistryError:
         return None
-    return version.ref, registry.fetch(version.ref)
+    trained_on = version.manifest.base_model
+    if version.manifest.method == "lora" and trained_on.digest != base_digest(base_model_dir):
+        raise ConfigError(
+            f"{version.ref}, the incumbent, is an adapter of {trained_on.model_name_or_path} with digest "
+            f"{trained_on.digest[:12]}, not of {cfg.model.model_name_or_path}; give this model another name or alias."
+        )
+    return version
 
 
 def register(cfg: RunConfig, artifact_dir: Path, judgement: Judgement, view: View) -> ModelVersion:
-    """Put the artifact into the registry and move the alias to it.
+    """Put the artifact into the registry, unless it is there. No alias moves; see :func:`promote`.
 
     Raises:
         GateRefused: The gate did not pass; nothing is registered.
     """
+    from luthier.manifest import load_manifest
     from luthier.registry import Registry
 
     with view.stage("register", "Gate and registry"):
         decision = judgement.decision
         for check in decision.checks:
-            view.note(f"{'[green]passed[/]' if check.passed else '[red]refused[/]'} {check.name}: {check.reason}")
+            view.plain(f"{'passed' if check.passed else 'refused'} {check.name}: {check.reason}")
         if not decision.passed:
             failed = "; ".join(f"{check.name}: {check.reason}" for check in decision.checks if not check.passed)
             raise GateRefused(
                 f"the gate refused {cfg.name}: {failed}. Nothing was registered; train better or change gate.*"
             )
         registry = Registry(cfg.registry.uri, cfg.registry.alias)
+        if (known := registry.find(cfg.name, load_manifest(artifact_dir))) is not None:
+            view.note(f"already registered as [bold]{known.ref}[/]")
+            return known
         version = registry.register(artifact_dir, cfg.name, judgement.evaluation.model_dump(mode="json"))
-        figures = {check.name: check.figure for check in decision.checks if check.figure is not None}
-        registry.set_alias(
-            cfg.name,
-            cfg.registry.alias,
-            version.version,
-            actor=getpass.getuser(),
-            reason="gate passed",
-            figures=figures,
-        )
-        view.note(f"registered [bold]{version.ref}[/], alias {cfg.registry.alias}")
-        return registry.resolve(version.ref)
+        view.note(f"registered [bold]{version.ref}[/]")
+        return version
+
+
+def promote(
+    cfg: RunConfig, version: ModelVersion, incumbent: ModelVersion | None, decision: GateDecision, view: View
+) -> None:
+    """Move the alias to a version that the gate let pass.
+
+    Args:
+        cfg: Names the registry and the alias.
+        version: Where the alias goes.
+        incumbent: Where it stood when the two were compared; from anywhere else it is not moved.
+        decision: The figures for the audit record.
+        view: Shows what happens.
+
+    Raises:
+        RegistryError: Someone moved the alias meanwhile.
+    """
+    from luthier.registry import Registry, system_user
+
+    name = f"{version.name}@{cfg.registry.alias}"
+    if incumbent is not None and incumbent.version == version.version:
+        view.note(f"{name} is {version.ref} already")
+        return
+    Registry(cfg.registry.uri, cfg.registry.alias).set_alias(
+        version.name,
+        cfg.registry.alias,
+        version.version,
+        actor=system_user(),
+        reason="gate passed",
+        figures={check.name: check.figure for check in decision.checks if check.figure is not None},
+        expected_version=incumbent.version if incumbent else 0,
+    )
+    view.note(f"{name} is [bold]{version.ref}[/] now")
 
 
 def go_live(
@@ -214,7 +263,7 @@ def go_live(
 
     with view.stage("serve", "Starting the endpoint"):
         endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=base_digest(base_model_dir))
-        view.note(f"{endpoint.base_url} serves {', '.join(endpoint.models)}")
+        view.plain(f"{endpoint.base_url} serves {', '.join(endpoint.models)}")
     if not parity:
         return endpoint, None
     with view.stage("parity", f"Comparing {len(parity)} served answers with the trainer's"):
@@ -244,15 +293,35 @@ def ask_once(cfg: RunConfig, endpoint: Endpoint, row: Mapping[str, Any], view: V
     with view.stage("ask", "Asking the endpoint"):
         key = os.environ[cfg.serve.api_key_env]
         reply = ask(endpoint, cfg.name, messages, key, cfg.evaluate.max_new_tokens)
-        view.note(f"[dim]asked[/]    {row['text']}")
-        view.note(f"[dim]answered[/] [bold]{reply.text}[/]   [dim]expected {row['label']}[/]")
+        view.plain(f"asked    {row['text']}")
+        view.plain(f"answered {reply.text}   expected {row['label']}")
         view.note(f"first token after {reply.first_token_s * 1000:.0f} ms, all after {reply.total_s * 1000:.0f} ms")
     return reply
 
 
+def warm_up(cfg: RunConfig, endpoint: Endpoint, view: View) -> None:
+    """Ask for one token under every served name: nothing is announced that can't answer, and no user waits for a load.
+
+    Raises:
+        ServingError: A model does not answer.
+    """
+    from openai import OpenAIError
+
+    from luthier.serving import ask
+
+    messages = [{"role": "user", "content": "Hello"}]
+    with view.stage("warm-up", f"Asking {len(endpoint.models)} served names for one token"):
+        for name in endpoint.models:
+            try:
+                ask(endpoint, name, messages, os.environ[cfg.serve.api_key_env], 1)
+            except OpenAIError as error:
+                raise ServingError(f"{name} does not answer at {endpoint.base_url}: {error}") from error
+
+
 def hold(view: View, curl: str) -> None:
     """Keep the endpoint up until the process is told to stop."""
-    view.note(f"[bold]live until Ctrl-C[/]; try:\n{curl}")
+    view.note("[bold]live until Ctrl-C[/]; try:")
+    view.plain(curl)
     try:
         while True:
             time.sleep(3600)

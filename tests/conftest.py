@@ -18,11 +18,15 @@ KINDS = ("unit", "integration", "chaos", "gpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the directory that it lies in."""
+    """Mark each test by the directory that it lies in, and run unit tests before any test opens a Ray session."""
     for item in items:
-        kind = item.path.relative_to(ROOT / "tests").parts[0]
-        if kind in KINDS:
-            item.add_marker(kind)
+        if _kind(item) in KINDS:
+            item.add_marker(_kind(item))
+    items.sort(key=lambda item: KINDS.index(_kind(item)) if _kind(item) in KINDS else len(KINDS))
+
+
+def _kind(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT / "tests").parts[0]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+TRACEBACK = "LUTHIER_TRACEBACK"
+"""Set to 1, an error that luthier did not foresee shows where it came from."""
+
 
 def main() -> None:
     """Entry point: run a verb and exit with 0 ok, 1 failure, 2 bad input, 3 gate refused."""
@@ -20,3 +23,13 @@ def main() -> None:
         # The reader, such as `head`, has seen enough; keep the interpreter's own flush from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if os.environ.get(TRACEBACK) == "1":
+            raise
+        first_line = next(iter(str(error).splitlines()), "")
+        print(
+            f"error: unexpected {type(error).__name__}: {first_line} (a fault of luthier's: set {TRACEBACK}=1 and run "
+            "again to see where)",
+            file=sys.stderr,
+        )
+        sys.exit(1)

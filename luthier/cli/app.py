@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from luthier.cli.options import (
     RegistryUri,
     emit,
     load,
+    make_plan,
     show_plan,
     view,
 )
@@ -27,8 +28,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help costs as much time as everything else together
 )
-data = typer.Typer(help="Look at data before training.", no_args_is_help=True)
+data = typer.Typer(help="Look at data before training.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 jobs(app)
@@ -59,15 +61,10 @@ def train(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = Fal
     if dry_run:
         return show_plan(cfg, as_json=as_json)
     from luthier.api import train as train_only
+    from luthier.api import train_facts
 
     result = train_only(cfg, view(as_json=as_json))
-    facts = {
-        "artifact_dir": str(result.artifact_dir),
-        "best_step": result.best_step,
-        "metrics": result.manifest.metrics,
-        "lineage_id": result.manifest.lineage_id,
-    }
-    emit(facts, as_json=as_json, text=f"artifact: {result.artifact_dir}")
+    emit(train_facts(result), as_json=as_json, text=f"artifact: {result.artifact_dir}")
 
 
 @app.command()
@@ -86,21 +83,26 @@ def tune(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = Fals
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="CONFIG|MODEL@VERSION", help="A run's YAML, or a registered model.")],
     overrides: Overrides = None,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Move the alias to MODEL@VERSION if the gate passes.")
+    ] = False,
     registry: RegistryUri = "registry",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a trained model on the test split, against base and few-shot."""
+    """Judge a trained model on the test split, against base, few-shot and the incumbent."""
     from luthier.api import evaluate as judge
     from luthier.api import resolve_target
 
-    cfg, artifact_dir = resolve_target(target, overrides or [], registry)
+    found = resolve_target(target, overrides or [], registry)
     if dry_run:
-        return show_plan(cfg, as_json=as_json)
-    judgement = judge(cfg, artifact_dir, view(as_json=as_json))
+        return show_plan(found.cfg, as_json=as_json)
+    judgement = judge(found, view(as_json=as_json), promote=promote)
     facts = judgement.evaluation.model_dump(mode="json")
     passed = judgement.decision.passed
-    emit(facts | {"gate_passed": passed}, as_json=as_json, text=f"gate {'passed' if passed else 'refused'}")
+    refused = [f"{check.name}: {check.reason}" for check in judgement.decision.checks if not check.passed]
+    facts |= {"gate_passed": passed, "gate_refused_by": refused, "output": str(found.output)}
+    emit(facts, as_json=as_json, text="gate passed" if passed else "gate refused\n" + "\n".join(refused))
     if not passed:
         raise typer.Exit(3)
 
@@ -112,7 +114,10 @@ def serve(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Serve registered models with vLLM behind an OpenAI-compatible endpoint until Ctrl-C."""
+    """Serve registered models with vLLM behind an OpenAI-compatible endpoint until Ctrl-C.
+
+    With --json one object is printed once the endpoint is live: base_url, models and api_key_file.
+    """
     if not config:
         raise typer.BadParameter("name the run's YAML file", param_hint="--config")
     cfg = load(config, None)
@@ -120,19 +125,27 @@ def serve(
         return show_plan(cfg, as_json=as_json)
     from luthier.api import serve as serve_until_stopped
 
-    serve_until_stopped(cfg, models or [f"{cfg.name}@{cfg.registry.alias}"], view(as_json=as_json))
+    def announce(facts: dict[str, Any]) -> None:
+        emit(facts, as_json=True)
+
+    serve_until_stopped(cfg, models or (), view(as_json=as_json), on_live=announce if as_json else None)
 
 
 @app.command()
-def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False, dry_run: DryRun = False) -> None:
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    address: Annotated[str, typer.Option(help="Ask this cluster what it has: http://HEAD:8265 or HEAD:6379.")] = "",
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
     """Memory, tokens, steps and whether the cluster can hold it, without loading weights."""
     cfg = load(config, overrides)
     if dry_run:
         return show_plan(cfg, as_json=as_json)
-    from luthier.cluster import plan as make_plan
-    from luthier.cluster import plan_table
+    from luthier.cluster import ask_cluster, plan_table
 
-    planned = make_plan(cfg)
+    planned = make_plan(cfg, ask_cluster(cfg, address) if address else None)
     emit(planned.model_dump(mode="json"), as_json=as_json, text=plan_table(planned))
 
 
@@ -149,17 +162,16 @@ def export(
     from luthier.api import export as write
 
     files = write(model, output, merge=merge, registry_uri=registry, dry_run=dry_run)
-    emit({"output": str(output), "files": files}, as_json=as_json, text=f"{output}: {', '.join(files)}")
+    facts = {"output": str(output), "files": files, "dry_run": dry_run}
+    emit(facts, as_json=as_json, text=f"{'would write ' if dry_run else ''}{output}: {', '.join(files)}")
 
 
 @app.command()
-def schema() -> None:
+def schema(as_json: AsJson = False) -> None:
     """Print the configuration's JSON schema."""
-    import json
-
     from luthier.config import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=1))
+    emit(json_schema(), as_json=as_json)
 
 
 @data.command("check")

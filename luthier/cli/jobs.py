@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from luthier.cli.options import JOBS_ADDRESS, Address, AsJson, ConfigPath, DryRun, Overrides, emit, load, show_plan
+from luthier.cli.options import Address, AsJson, ConfigPath, DryRun, Overrides, emit, load, show_plan
 from luthier.errors import ConfigError
 
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
@@ -25,7 +25,7 @@ def jobs(app: typer.Typer) -> None:
 def submit(
     config: ConfigPath,
     overrides: Overrides = None,
-    address: Address = JOBS_ADDRESS,
+    address: Address = None,
     verb: Annotated[str, typer.Option(help=f"What the job does: {', '.join(VERBS)}.")] = "run",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the log to the end; exit with the job's code.")] = False,
     dry_run: DryRun = False,
@@ -40,11 +40,8 @@ def submit(
     from luthier.cluster import submit as jobs_api
 
     job_id = jobs_api.submit(Path(config), overrides or [], verb, address)  # type: ignore[arg-type]
-    emit(
-        {"job_id": job_id},
-        as_json=as_json,
-        text=f"submitted {job_id}; follow it: luthier logs -f {job_id} --address {address}",
-    )
+    follow = f"luthier logs -f {job_id}" + (f" --address {address}" if address else "")
+    emit({"job_id": job_id}, as_json=as_json, text=f"submitted {job_id}; follow it: {follow}")
     if wait:
         for part in jobs_api.logs(job_id, follow=True, address=address):
             typer.echo(part, nl=False, err=as_json)
@@ -54,31 +51,46 @@ def submit(
 
 def status(
     job: Annotated[str, typer.Argument(metavar="[JOB]", help="Without one: all jobs.")] = "",
-    address: Address = JOBS_ADDRESS,
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """State of a job, or of all."""
+    from rich.markup import escape
+    from rich.table import Table
+
     from luthier.cluster import submit as jobs_api
 
     found = [jobs_api.status(job, address)] if job else list(jobs_api.list_jobs(address))
-    emit([one.model_dump(mode="json") for one in found], as_json=as_json)
+    table = Table("job", "status", "exit code", "message")
+    for one in found:
+        exit_code = "" if one.exit_code is None else str(one.exit_code)
+        table.add_row(one.job_id, one.status, exit_code, escape(one.message))
+    emit([one.model_dump(mode="json") for one in found], as_json=as_json, text=table)
 
 
 def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
-    address: Address = JOBS_ADDRESS,
+    address: Address = None,
+    as_json: AsJson = False,
 ) -> None:
-    """What a job printed."""
+    """What a job printed; with --json one object for each piece, as it comes."""
     from luthier.cluster import submit as jobs_api
 
     for part in jobs_api.logs(job, follow=follow, address=address):
-        typer.echo(part, nl=False)
+        if as_json:
+            emit({"job_id": job, "log": part}, as_json=True)
+        else:
+            typer.echo(part, nl=False)
 
 
-def stop(job: JobId, address: Address = JOBS_ADDRESS, as_json: AsJson = False) -> None:
+def stop(job: JobId, address: Address = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """End a job."""
     from luthier.cluster import submit as jobs_api
 
+    if dry_run:
+        found = jobs_api.status(job, address)
+        text = f"would stop {job}" if not found.ended else f"{job} had ended already: {found.status}"
+        return emit({"job_id": job, "would_stop": not found.ended}, as_json=as_json, text=text)
     stopped = jobs_api.stop(job, address)
     emit({"job_id": job, "stopped": stopped}, as_json=as_json, text="stopped" if stopped else "had ended already")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from luthier.cli.options import AsJson, DryRun, RegistryUri, emit
 
-models = typer.Typer(help="Registered models: versions and aliases.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from luthier.registry import ModelVersion
+
+models = typer.Typer(help="Registered models: versions and aliases.", no_args_is_help=True, rich_markup_mode=None)
 
 Reference = Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]")]
 Alias = Annotated[str, typer.Option(help="The alias.")]
@@ -40,7 +42,9 @@ def show(model: Reference, registry: RegistryUri = "registry", as_json: AsJson =
     version = store.resolve(model)
     history = [change.model_dump(mode="json") for change in store.history(version.name)]
     manifest = version.manifest.model_dump(mode="json")
-    emit({**_facts(version), "manifest": manifest, "history": history}, as_json=as_json)
+    judged = version.registration.evaluation_sha256 is not None
+    evaluation = store.get_evaluation(version.ref) if judged else None
+    emit({**_facts(version), "manifest": manifest, "evaluation": evaluation, "history": history}, as_json=as_json)
 
 
 @models.command()
@@ -53,15 +57,17 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Move an alias to a version whose stored evaluation passes the gate of its config."""
-    from luthier.api import check_promotion
-    from luthier.registry import Registry
+    from luthier.promotion import check_promotion
+    from luthier.registry import Registry, system_user
 
     store = Registry(registry)
     version = store.resolve(model)
-    figures = check_promotion(store, version.ref)
+    before = store.aliases(version.name).get(alias, 0)
+    figures = check_promotion(store, version, alias)
     if not dry_run:
-        store.set_alias(version.name, alias, version.version, actor=getpass.getuser(), reason=reason, figures=figures)
-    emit({"version": version.ref, "alias": alias}, as_json=as_json, text=f"{version.name}@{alias} is {version.ref}")
+        number, actor = version.version, system_user()
+        store.set_alias(version.name, alias, number, actor, reason, figures=figures, expected_version=before)
+    _tell_move(version, alias, dry_run=dry_run, as_json=as_json)
 
 
 @models.command()
@@ -69,14 +75,22 @@ def rollback(
     name: Annotated[str, typer.Argument(metavar="MODEL")],
     alias: Alias = "champion",
     registry: RegistryUri = "registry",
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Move an alias back to the version that it pointed to before."""
     from luthier.registry import Registry
 
-    version = Registry(registry).rollback(name, alias)
-    emit({"version": version.ref, "alias": alias}, as_json=as_json, text=f"{name}@{alias} is {version.ref}")
+    store = Registry(registry)
+    version = store.earlier(name, alias) if dry_run else store.rollback(name, alias)
+    _tell_move(version, alias, dry_run=dry_run, as_json=as_json)
 
 
-def _facts(version: Any) -> dict[str, Any]:
+def _tell_move(version: ModelVersion, alias: str, *, dry_run: bool, as_json: bool) -> None:
+    facts = {"version": version.ref, "alias": alias, "dry_run": dry_run}
+    verb = "would be" if dry_run else "is"
+    emit(facts, as_json=as_json, text=f"{version.name}@{alias} {verb} {version.ref}")
+
+
+def _facts(version: ModelVersion) -> dict[str, Any]:
     return {"version": version.ref, "aliases": list(version.aliases), "uri": version.uri}

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from luthier.cluster import Plan
     from luthier.config import RunConfig
     from luthier.view import View
 
@@ -19,9 +22,10 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and the plan; do nothing.")]
 RegistryUri = Annotated[str, typer.Option("--registry", help="Directory or fsspec URI of the registry.")]
-Address = Annotated[str, typer.Option(help="Dashboard address of the cluster.")]
-
-JOBS_ADDRESS = "http://127.0.0.1:8265"
+Address = Annotated[
+    str | None,
+    typer.Option(help="Dashboard address of the cluster; without one $RAY_ADDRESS, or else http://127.0.0.1:8265."),
+]
 
 
 def load(config: str, overrides: list[str] | None) -> RunConfig:
@@ -45,17 +49,31 @@ def emit(result: Any, *, as_json: bool, text: Any = None) -> None:
     if as_json or text is None:
         typer.echo(json.dumps(result, indent=None if as_json else 1, default=str))
         return
+    if isinstance(text, str):
+        typer.echo(text)  # whole and as it is: paths and commands are there to be copied
+        return
     from rich.console import Console
 
     Console().print(text)
 
 
+def make_plan(cfg: RunConfig, cluster_resources: Mapping[str, float] | None = None) -> Plan:
+    """The plan of a run whose sweep, if any, has a valid space."""
+    from luthier.cluster import plan
+
+    if cfg.tune is not None:
+        from luthier.tuning import check_space
+
+        check_space(cfg)
+    return plan(cfg, cluster_resources=cluster_resources)
+
+
 def show_plan(cfg: RunConfig, *, as_json: bool) -> None:
     """What ``--dry-run`` prints: the plan and the resolved config."""
-    from luthier.cluster import plan, plan_table
+    from luthier.cluster import plan_table
     from luthier.config import config_hash, dump_yaml
 
-    planned = plan(cfg)
+    planned = make_plan(cfg)
     if as_json:
         facts = {"config": cfg.model_dump(mode="json"), "config_hash": config_hash(cfg)}
         emit({**facts, "plan": planned.model_dump(mode="json")}, as_json=True)

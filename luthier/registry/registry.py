@@ -240,20 +240,27 @@ class Registry:
 
         def decide(table: dict[str, int]) -> Move:
             _expect(name, alias, table, expected_version)
-            stack = stack_of(log.records(), alias)
-            if len(stack) < 2:
-                raise RegistryError(f"{name}@{alias} has no earlier version to go back to; set the alias instead.")
-            self._load(name, stack[-2])
             return Move(
                 alias=alias,
                 action="rollback",
-                version=stack[-2],
+                version=self.earlier(name, alias).version,
                 actor=actor or system_user(),
                 reason=reason,
                 figures={},
             )
 
         return self._load(name, log.append(decide).version)
+
+    def earlier(self, name: str, alias: str) -> ModelVersion:
+        """Where a rollback would take the alias.
+
+        Raises:
+            RegistryError: The alias has no earlier version.
+        """
+        stack = stack_of(AliasLog(self._store, check_name(name)).records(), check_alias(alias))
+        if len(stack) < 2:
+            raise RegistryError(f"{name}@{alias} has no earlier version to go back to; set the alias instead.")
+        return self._load(name, stack[-2])
 
     def history(self, name: str) -> builtins.list[AliasChange]:
         """Every move of the model's aliases, oldest first.

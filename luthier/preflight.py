@@ -1,0 +1,136 @@
+"""What is certain to stop a run at a later stage, found before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from luthier.config import RunConfig
+from luthier.config.judge import rows_for_a_gain
+from luthier.errors import ConfigError, DataError
+from luthier.evaluation_schema import CLASS_METRICS
+
+if TYPE_CHECKING:
+    from luthier.config.data import DatasetConfig
+    from luthier.rows import Row
+
+
+def preflight(cfg: RunConfig) -> None:
+    """Check everything that a whole run needs and that can be known now.
+
+    Raises:
+        ConfigError: Settings that can't work together here, or a port that is taken.
+        DataError: A data file that can't be used, or a test split that can't be judged.
+        OutputError: The registry can't be written.
+    """
+    from luthier.registry import Registry
+    from luthier.trainers.files import SPLITS, read_rows
+
+    _check_servable(cfg)
+    for dataset in cfg.datasets:
+        for split in SPLITS:
+            if getattr(dataset, split):
+                read_rows(dataset, split)
+    check_judgeable(cfg)
+    if cfg.tune is not None:
+        from luthier.tuning import check_space
+
+        check_space(cfg)
+    Registry(cfg.registry.uri, cfg.registry.alias).check_writable()
+    check_port(cfg)
+
+
+def check_judgeable(cfg: RunConfig) -> None:
+    """Refuse a test split on which the gate can't decide.
+
+    Raises:
+        DataError: There are no or too few test rows, or labels that can't be told apart.
+        ConfigError: ``gate.metric`` needs labels that the rows lack.
+    """
+    from luthier.trainers.evaluation.labels import LabelSet
+
+    rows = test_rows(cfg)
+    if not rows:
+        raise DataError(
+            "no dataset has a test split, so nothing can be judged; add datasets[].test, or only train: luthier train."
+        )
+    needed = rows_for_a_gain(cfg.evaluate.confidence) if cfg.gate.against else 2
+    if len(rows) < needed:
+        raise DataError(
+            f"{len(rows)} test rows are too few: a gain at {cfg.evaluate.confidence:.0%} confidence takes at least "
+            f"{needed}; add rows to datasets[].test."
+        )
+    labels = class_labels(cfg, rows)
+    if labels is None:
+        _refuse_class_metric(cfg, rows)
+        return
+    known = LabelSet(labels)
+    for row in rows:
+        known.of_truth(str(row.label), row.row_id)
+
+
+def check_port(cfg: RunConfig) -> None:
+    """Refuse a taken port, where the endpoint will listen on this machine.
+
+    Raises:
+        ConfigError: Something listens there already.
+    """
+    from luthier.serving.address import require_free_port
+
+    if cfg.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
+        require_free_port(cfg.serve.host, cfg.serve.port)
+
+
+def test_rows(cfg: RunConfig) -> list[Row]:
+    """The rows that an evaluation will be on."""
+    from luthier.trainers.files import read_rows
+
+    rows = [row for dataset in cfg.datasets if dataset.test for row in read_rows(dataset, "test")]
+    return rows[: cfg.evaluate.limit]
+
+
+test_rows.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it where tests import it
+
+
+def class_labels(cfg: RunConfig, rows: Sequence[Row]) -> tuple[str, ...] | None:
+    """The classes of an evaluation, in the order of the datasets.
+
+    Args:
+        cfg: Its datasets give their labels; one that lists none has those of its training and test rows.
+        rows: The test rows.
+
+    Returns:
+        None where a row has no label, so that answers are compared as text.
+    """
+    if not rows or any(row.label is None for row in rows):
+        return None
+    return tuple(dict.fromkeys(label for one in cfg.datasets for label in one.labels or _labels_found(one)))
+
+
+def _labels_found(dataset: DatasetConfig) -> list[str]:
+    from luthier.trainers.files import read_rows
+
+    rows = [*read_rows(dataset, "train"), *(read_rows(dataset, "test") if dataset.test else ())]
+    return sorted({row.label for row in rows if row.label is not None})
+
+
+def _refuse_class_metric(cfg: RunConfig, rows: Sequence[Row]) -> None:
+    if cfg.gate.metric in CLASS_METRICS:
+        unlabelled = next(row.row_id for row in rows if row.label is None)
+        raise ConfigError(
+            f"gate.metric={cfg.gate.metric} needs a label on every test row, and {unlabelled} has none; set it to "
+            "exact_match or rouge_l, or leave it out."
+        )
+
+
+def _check_servable(cfg: RunConfig) -> None:
+    from luthier.serving.catalog import base_name
+
+    if cfg.train.use_dora:
+        raise ConfigError(
+            "train.use_dora: the server can't load DoRA adapters; train without serving (luthier train, luthier "
+            "evaluate), or set train.use_dora to false."
+        )
+    if base_name(cfg.model.model_name_or_path) == cfg.name:
+        raise ConfigError(f"name: {cfg.name!r} is the base model's name at the endpoint too; choose another.")

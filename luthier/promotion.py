@@ -1,0 +1,66 @@
+"""Moving an alias by hand, on the figures that are stored with the versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luthier.config import load_config
+from luthier.errors import GateRefused, RegistryError
+from luthier.evaluation_schema import Evaluation
+from luthier.gate import INCUMBENT, GateCheck, decide, hold_against_stored
+
+if TYPE_CHECKING:
+    from luthier.config.judge import GateConfig
+    from luthier.registry import ModelVersion, Registry
+
+
+def check_promotion(registry: Registry, version: ModelVersion, alias: str) -> dict[str, float]:
+    """Ask the gate of the version's own config about its stored evaluation.
+
+    The incumbent of that evaluation may have been replaced since, so the version is held against the one at the alias
+    now as well, by what is stored of both.
+
+    Args:
+        registry: Holds the versions.
+        version: The candidate.
+        alias: Where it is to go.
+
+    Returns:
+        The figures that passed, for the audit record.
+
+    Raises:
+        GateRefused: They do not pass.
+        RegistryError: There is no evaluation.
+    """
+    evaluation = _stored(registry, version)
+    if evaluation is None:
+        raise RegistryError(f"{version.ref} was registered without an evaluation; {_remedy(version)}")
+    gate = load_config(registry.fetch(version.ref) / "config.yaml").gate
+    checks = [*decide(evaluation, gate).checks, *_against_present(registry, version, alias, evaluation, gate)]
+    refused = [check.reason for check in checks if not check.passed]
+    if refused:
+        raise GateRefused(f"{version.ref}: {'; '.join(refused)} To compare them anew, {_remedy(version)}")
+    return {check.name: check.figure for check in checks if check.figure is not None}
+
+
+def _against_present(
+    registry: Registry, version: ModelVersion, alias: str, evaluation: Evaluation, gate: GateConfig
+) -> list[GateCheck]:
+    number = registry.aliases(version.name).get(alias)
+    if INCUMBENT not in gate.against or number in (None, version.version):
+        return []
+    present = registry.resolve(f"{version.name}@{number}")
+    stored = _stored(registry, present)
+    if stored is None:
+        raise GateRefused(f"{present.ref}, the incumbent, has no stored evaluation; {_remedy(version)}")
+    return [hold_against_stored(evaluation, stored, gate)]
+
+
+def _stored(registry: Registry, version: ModelVersion) -> Evaluation | None:
+    if version.registration.evaluation_sha256 is None:
+        return None
+    return Evaluation.model_validate(registry.get_evaluation(version.ref))
+
+
+def _remedy(version: ModelVersion) -> str:
+    return f"run luthier evaluate {version.ref} --promote."

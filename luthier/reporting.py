@@ -1,0 +1,78 @@
+"""A judgement on disk: ``evaluation.json``, ``report.html`` and the confusion matrix as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.config import RunConfig, dump_yaml
+from luthier.digests import atomic_write_text
+
+if TYPE_CHECKING:
+    from luthier.manifest import Manifest
+    from luthier.stages import Judgement
+    from luthier.sweep_schema import SweepResult
+
+EVALUATION = "evaluation.json"
+REPORT = "report.html"
+
+
+def write_evaluation(directory: Path, judgement: Judgement) -> None:
+    """Write the figures alone, as soon as they are known."""
+    atomic_write_text(directory / EVALUATION, judgement.evaluation.model_dump_json(indent=1))
+
+
+def write_judgement(
+    directory: Path,
+    cfg: RunConfig,
+    judgement: Judgement,
+    manifest: Manifest,
+    *,
+    timings: Mapping[str, float],
+    history: Sequence[Mapping[str, Any]] = (),
+    sweep: SweepResult | None = None,
+    parity: Mapping[str, Any] | None = None,
+    endpoint: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write figures and report.
+
+    Args:
+        directory: Where to write.
+        cfg: What was run.
+        judgement: The verdict.
+        manifest: The judged artifact's.
+        timings: Seconds by stage.
+        history: Rows of the metrics stream.
+        sweep: The sweep before the training.
+        parity: How the endpoint's answers compared with the trainer's.
+        endpoint: Where it was, what it was asked and answered.
+
+    Returns:
+        The report's path.
+    """
+    from luthier.trainers.evaluation import write_confusion_png, write_report
+
+    write_evaluation(directory, judgement)
+    write_report(
+        directory / REPORT,
+        title=cfg.name,
+        evaluation=judgement.evaluation,
+        history=history,
+        sweep=None if sweep is None else sweep.model_dump(mode="json"),
+        timings=timings,
+        manifest=manifest,
+        gate=judgement.decision,
+        config_yaml=dump_yaml(cfg),
+        examples=_examples(judgement),
+        parity=parity,
+        endpoint=endpoint,
+    )
+    if judgement.evaluation.labels:
+        write_confusion_png(directory / "confusion.png", judgement.evaluation, "tuned")
+    return directory / REPORT
+
+
+def _examples(judgement: Judgement) -> list[dict[str, Any]]:
+    answers = {name: [one.answer.text for one in scored] for name, scored in judgement.scored.items()}
+    return [{**row, **{name: texts[i] for name, texts in answers.items()}} for i, row in enumerate(judgement.rows)]
