@@ -26,7 +26,7 @@ def max_concurrent(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> in
     """
     tune = sweep_of(cfg)
     tokenises = trials_tokenise(tune)
-    demands = [trial_demand(trial_config(cfg, p), tokenises=tokenises) for p in _resource_choices(cfg)]
+    demands = [trial_demand(trial_config(cfg, p), tokenises=tokenises) for p in resource_choices(cfg)]
     slots = num_trials(tune)
     for demand in demands:
         for key, amount in demand.items():
@@ -41,7 +41,12 @@ def max_concurrent(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> in
     return min(tune.max_concurrent_trials or slots, num_trials(tune))
 
 
-def _resource_choices(cfg: RunConfig) -> list[dict[str, Any]]:
+def any_nested(cfg: RunConfig) -> bool:
+    """Whether some trial has several workers, and so opens a worker group of its own."""
+    return any(trial_config(cfg, params).train.num_workers > 1 for params in resource_choices(cfg))
+
+
+def resource_choices(cfg: RunConfig) -> list[dict[str, Any]]:
     """The drawn values that change what a trial needs, in all combinations."""
     space = sweep_of(cfg).search_space
     probes = {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import queue
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,14 @@ from luthier.tuning.space import sweep_of, trial_config
 # can't be zero: Tune wants at least one non-empty bundle.
 WATCHER_BUNDLE = {"memory": float(2**20)}
 TOKENISER_BUNDLE = {"CPU": 1.0}
+
+LEFTOVERS = ("checkpoints", "artifact")
+"""What a trial must not leave behind: the winner is trained again at full length."""
+
+# How long Tune waits for a stopped trial's thread before it gives up the warm process; it reads this in that process.
+_THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")
+
+Row = dict[str, float]
 
 
 class Report(Protocol):
@@ -40,11 +51,40 @@ def train_trial(cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: 
     if cfg.train.num_workers > 1:
         from luthier.trainers.fit import train
 
-        train(cfg, base_model_dir=base_model_dir, workdir=workdir, on_metrics=report)
+        def work(on_row: Callable[[Row], None]) -> None:
+            train(cfg, base_model_dir=base_model_dir, workdir=workdir, on_metrics=on_row)
+
+        relay(work, report)
     else:
         from luthier.trainers.inprocess import train_in_process
 
         train_in_process(cfg, base_model_dir=base_model_dir, workdir=workdir, report=report)
+
+
+def relay(work: Callable[[Callable[[Row], None]], None], report: Report) -> None:
+    """Do work that waits for other processes, and report its rows from the thread that Tune called.
+
+    Tune stops a trial by an exit from within ``report``. It must end the trial's own thread; the work's ends with the
+    process, and with the process end the workers that it owns.
+
+    Args:
+        work: Called in another thread with what takes its rows.
+        report: Takes them here.
+    """
+    rows: queue.SimpleQueue[Row | BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            work(rows.put)
+            rows.put(None)
+        except BaseException as error:  # whatever it is, it is raised where Tune sees it
+            rows.put(error)
+
+    threading.Thread(target=run, daemon=True, name="trial-work").start()
+    while (row := rows.get()) is not None:
+        if isinstance(row, BaseException):
+            raise row
+        report(row)
 
 
 @dataclass(frozen=True)
@@ -82,6 +122,7 @@ def run_trial(spec: TrialSpec, params: Mapping[str, Any]) -> None:
     """
     from ray import tune
 
+    os.environ.setdefault(*_THREAD_TIMEOUT)
     gc.collect()  # the process may be warm and still hold the last trial's model
     cfg = trial_config(spec.cfg, params)
     metric = sweep_of(spec.cfg).metric
@@ -97,9 +138,13 @@ def run_trial(spec: TrialSpec, params: Mapping[str, Any]) -> None:
     try:
         spec.train(cfg, base_model_dir=spec.base_model_dir, workdir=workdir, report=report)
     finally:
-        # The winner is trained again at full length, so a trial leaves its metrics only.
-        for leftover in ("checkpoints", "artifact"):
-            shutil.rmtree(workdir / leftover, ignore_errors=True)
+        remove_leftovers(workdir)
+
+
+def remove_leftovers(workdir: Path) -> None:
+    """Leave a trial's metrics only."""
+    for leftover in LEFTOVERS:
+        shutil.rmtree(workdir / leftover, ignore_errors=True)
 
 
 def trial_bundles(cfg: RunConfig, *, tokenises: bool) -> list[dict[str, float]]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from luthier.config import RunConfig
 from luthier.errors import LuthierError, OutputError, ResourceError
 from luthier.sweep_schema import SweepResult, TrialProgress, TrialResult
-from luthier.tuning.concurrency import max_concurrent
+from luthier.tuning.concurrency import any_nested, max_concurrent
 from luthier.tuning.data import prepare_data, trials_tokenise
 from luthier.tuning.leaderboard import write_outcome
 from luthier.tuning.space import check_space, final_config, num_trials, sweep_of, to_param_space, trial_config
-from luthier.tuning.trial import TrialSpec, make_trainable, trial_bundles
+from luthier.tuning.trial import TrialSpec, make_trainable, remove_leftovers, trial_bundles
 
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory, Tuner
@@ -130,6 +130,8 @@ def run_trials(
     )
     with _quiet_tune():
         _tuner(spec, concurrent, scheduler, recorder).fit()
+    for directory in spec.workdir.glob("*/"):
+        remove_leftovers(directory)  # workers of a stopped trial may have written after it was gone
     trials = recorder.results()
     if not trials:
         raise LuthierError("the sweep ended before any trial started; the cluster may have lost its nodes.")
@@ -157,7 +159,9 @@ def _tuner(spec: TrialSpec, concurrent: int, scheduler: TrialScheduler, recorder
             scheduler=scheduler,
             search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=cfg.seed),
             trial_dirname_creator=lambda trial: str(trial.trial_id),
-            reuse_actors=True,  # a warm process skips the start and the imports, most of a short trial's cost
+            # A warm process skips the start and the imports, most of a short trial's cost; but only with its process
+            # end the workers that a stopped trial has started.
+            reuse_actors=not any_nested(cfg),
         ),
         run_config=ray_tune.RunConfig(
             name="tune",

@@ -114,6 +114,12 @@ class TuneConfig(Config):
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; None: as many as the cluster's resources hold."""
 
+    @model_validator(mode="after")
+    def _losses_fall(self) -> TuneConfig:
+        if self.metric in ("eval_loss", "loss") and self.mode != "min":
+            raise ValueError(f"mode is {self.mode}, but less {self.metric} is better; set mode: min")
+        return self
+
     @field_validator("overrides", mode="before")
     @classmethod
     def _overrides_are_dotted(cls, value: Any) -> Any:

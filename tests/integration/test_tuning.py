@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,56 @@ def test_asha_stops_weak_trials_in_warm_processes_and_tells_why(tmp_path: Path) 
     processes = {path.read_text() for path in tmp_path.glob("trials/*/process.txt")}
     assert len(processes) == 1  # one warm process, which also kept the directory that relative paths start from
     assert processes.pop().endswith(f" {Path.cwd()}")
+    assert not list(tmp_path.glob("trials/*/checkpoints"))
+
+
+def stand_in_group() -> TrainTrial:
+    """Training by a group of two processes that the trial starts, as Ray Train does it, and that beat while alive."""
+
+    def train(cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report) -> None:
+        import math
+
+        import ray
+
+        from luthier.tuning.trial import relay
+
+        @ray.remote(num_cpus=0)
+        class Member:
+            def run(self, rank: int) -> None:
+                import time
+
+                for step in range(1, 41):
+                    (workdir / f"beat-{rank}").write_text(f"{step} {time.time()}")
+                    (workdir / "checkpoints").mkdir(exist_ok=True)
+                    time.sleep(0.25)
+
+        def work(on_row: Any) -> None:
+            import time
+
+            running = [Member.remote().run.remote(rank) for rank in range(2)]
+            loss = abs(math.log10(cfg.train.learning_rate) + 3)
+            for step in range(1, 5):
+                time.sleep(0.5)
+                on_row({"eval_loss": loss + 1 / step, "loss": loss, "step": step, "epoch": step / 2})
+            if loss > 1:
+                ray.get(running)  # has not ended when the scheduler stops the trial
+
+        relay(work, report)
+
+    return train
+
+
+def test_a_stopped_trial_of_several_workers_ends_with_its_workers(tmp_path: Path) -> None:
+    space = {"train.learning_rate": {"type": "grid", "values": [1e-3, 1e-5, 1e-3]}}
+    cfg = config(tmp_path, {"search_space": space, "num_samples": 1}, num_workers=2)
+    began = time.monotonic()
+    trials = sweep(cfg, tmp_path, stand_in_group())
+    assert [trial.status for trial in trials] == ["finished", "stopped", "finished"]
+    assert time.monotonic() - began < 90
+    beats = {path: path.read_text() for path in tmp_path.glob("trials/*/beat-*")}
+    assert len(beats) == 6
+    time.sleep(1.0)
+    assert {path: path.read_text() for path in beats} == beats
     assert not list(tmp_path.glob("trials/*/checkpoints"))
 
 

@@ -18,7 +18,7 @@ from luthier.tuning.recorder import failure_reason
 from luthier.tuning.tuner import summarize, tune, winning_config
 
 
-def config(mode: str = "min", **train: Any) -> RunConfig:
+def config(**train: Any) -> RunConfig:
     space = {"train.learning_rate": {"type": "loguniform", "low": 1e-5, "high": 1e-2}}
     return RunConfig.model_validate(
         {
@@ -28,7 +28,6 @@ def config(mode: str = "min", **train: Any) -> RunConfig:
             "train": train,
             "tune": {
                 "search_space": space,
-                "mode": mode,
                 "overrides": {"train.max_steps": 3},
                 "num_samples": 8,
             },
@@ -36,9 +35,7 @@ def config(mode: str = "min", **train: Any) -> RunConfig:
     )
 
 
-def trial(
-    number: int, metric: float | None, status: str = "finished", reason: str | None = None
-) -> TrialResult:
+def trial(number: int, metric: float | None, status: str = "finished", reason: str | None = None) -> TrialResult:
     return TrialResult.model_validate(
         {
             "trial_id": f"trial-{number:03d}",
@@ -55,7 +52,11 @@ def trial(
 @pytest.mark.parametrize(("mode", "winner"), [("min", "trial-002"), ("max", "trial-001")])
 def test_the_winner_follows_the_mode(mode: str, winner: str) -> None:
     trials = (trial(1, 0.9), trial(2, 0.5), trial(3, 0.7, "stopped"))
-    result = summarize(config(mode), trials, wall_s=1.0, concurrent=1)
+    cfg = config()
+    assert cfg.tune is not None
+    # No metric of today is maximised, so the config would refuse it.
+    cfg = cfg.model_copy(update={"tune": cfg.tune.model_copy(update={"mode": mode})})
+    result = summarize(cfg, trials, wall_s=1.0, concurrent=1)
     assert result.best_trial_id == winner
     assert result.winning_overrides == result.best.params
 
@@ -64,7 +65,7 @@ def test_a_failed_trial_never_wins_whatever_it_had_reported() -> None:
     trials = (trial(1, 0.1, "failed", "ValueError: x"), trial(2, 0.5), trial(3, None, "failed", "y"))
     result = summarize(config(), trials, wall_s=1.0, concurrent=1)
     assert result.best_trial_id == "trial-002"
-    assert [t.trial_id for t in result.ranked()][0] == "trial-002"
+    assert result.ranked()[0].trial_id == "trial-002"
 
 
 def test_all_failed_lists_every_reason() -> None:
@@ -116,9 +117,7 @@ def test_the_table_shows_the_winner_first_and_every_failure() -> None:
         ({"resources_per_worker": {"CPU": 0.5}}, {"CPU": 1.0}, 2),
     ],
 )
-def test_concurrency_fills_the_cluster(
-    train: dict[str, Any], resources: dict[str, float], expected: int
-) -> None:
+def test_concurrency_fills_the_cluster(train: dict[str, Any], resources: dict[str, float], expected: int) -> None:
     assert max_concurrent(config(**train), resources) == expected
 
 

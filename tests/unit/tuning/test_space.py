@@ -154,3 +154,9 @@ def test_quniform_probes_are_multiples_of_its_step() -> None:
 def test_a_config_without_a_sweep_is_refused() -> None:
     with pytest.raises(ConfigError, match="tune"):
         check_space(RunConfig.model_validate(BASE))
+
+
+@pytest.mark.parametrize("metric", ["eval_loss", "loss"])
+def test_a_loss_is_never_maximised(metric: str) -> None:
+    with pytest.raises(ValueError, match="set mode: min"):
+        sweep({"train.lora_r": {"type": "choice", "values": [8]}}, metric=metric, mode="max")
