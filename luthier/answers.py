@@ -28,6 +28,7 @@ class Answer:
         token_ids: Generated tokens, the end-of-sequence token included where it was reached.
         text: The generated tokens decoded without special tokens.
         candidates: For each generated position the two most likely tokens, the better first.
+        messages: The conversation that was rendered into the prompt, as the OpenAI API takes it.
     """
 
     row_id: str
@@ -35,3 +36,4 @@ class Answer:
     token_ids: tuple[int, ...]
     text: str
     candidates: tuple[tuple[Candidate, Candidate], ...]
+    messages: tuple[dict[str, str], ...]

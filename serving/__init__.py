@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from luthier.serving.address import require_free_port
 from luthier.serving.client import ChatReply, ask
 from luthier.serving.deploy import deploy, stop
 from luthier.serving.endpoint import Endpoint
 from luthier.serving.parity import ParityReport, check_parity
 
-__all__ = ["ChatReply", "Endpoint", "ParityReport", "ask", "check_parity", "deploy", "stop"]
+__all__ = ["ChatReply", "Endpoint", "ParityReport", "ask", "check_parity", "deploy", "require_free_port", "stop"]

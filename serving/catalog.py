@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luthier.config import RunConfig
 from luthier.errors import ServingError
 from luthier.registry import ModelVersion, Registry
+from luthier.serving.spec import EngineSpec
 
 
 @dataclass(frozen=True)
@@ -16,22 +19,24 @@ class Catalog:
     """The served models.
 
     Attributes:
-        base_id: Name of the base model at the endpoint.
-        base_dir: Its files.
-        adapters: Canonical name (``name@N``) to the adapter's directory.
+        engines: What each engine serves.
         names: Every name that a request may use, to the canonical one.
-        full: Canonical name of a fully fine-tuned model to its directory and tokenizer.
     """
 
-    base_id: str
-    base_dir: Path
-    adapters: dict[str, str]
+    engines: tuple[EngineSpec, ...]
     names: dict[str, str]
-    full: dict[str, str]
+
+    @property
+    def engine_of(self) -> dict[str, str]:
+        """Canonical name to the model id of the engine that serves it."""
+        return {name: engine.model_id for engine in self.engines for name in (engine.model_id, *engine.adapters)}
 
 
 def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], base_digest: str) -> Catalog:
     """Resolve references in the registry.
+
+    Adapters share one engine with their base model, which is then served under its own name too. A fully fine-tuned
+    model has an engine of its own, and its base none, unless adapters need it or nothing else is served.
 
     Args:
         cfg: Names the base model and the registry.
@@ -41,23 +46,28 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
 
     Raises:
         RegistryError: A reference does not exist.
-        ServingError: An adapter was trained on another base, or its rank is above ``serve.max_lora_rank``.
+        ServingError: An adapter was trained on another base or is of a kind that vLLM can't load.
     """
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
-    base_id = base_name(cfg.model.model_name_or_path)
+    gpu = cfg.train.use_gpu
+    versions = {version.ref: version for version in map(registry.resolve, refs)}
     adapters: dict[str, str] = {}
-    full: dict[str, str] = {}
-    names = {base_id: base_id}
-    for ref in refs:
-        version = registry.resolve(ref)
-        directory = registry.fetch(version.ref)
+    engines: list[EngineSpec] = []
+    for ref, version in versions.items():
+        directory = registry.fetch(ref)
         if version.manifest.method == "lora":
-            _check_base(version, base_digest, cfg)
-            adapters[version.ref] = str(directory / "adapter")
+            _check_adapter(version, directory / "adapter", base_digest, cfg)
+            adapters[ref] = str(directory / "adapter")
         else:
-            full[version.ref] = str(directory)
-        names |= dict.fromkeys(_names_of(version), version.ref)
-    return Catalog(base_id, base_model_dir, adapters, names, full)
+            engines.append(EngineSpec(ref, f"{directory}/model", f"{directory}/tokenizer", {}, cfg.serve, gpu))
+    names = names_of(list(versions.values()), cfg.registry.alias)
+    if adapters or not engines:
+        base_id = base_name(cfg.model.model_name_or_path)
+        if base_id in names:
+            raise ServingError(f"the base model and a registered model are both named {base_id!r}; rename the latter.")
+        names[base_id] = base_id
+        engines.insert(0, EngineSpec(base_id, str(base_model_dir), str(base_model_dir), adapters, cfg.serve, gpu))
+    return Catalog(tuple(engines), names)
 
 
 def base_name(model_name_or_path: str) -> str:
@@ -65,14 +75,42 @@ def base_name(model_name_or_path: str) -> str:
     return model_name_or_path.removeprefix("package:").rstrip("/").rpartition("/")[2]
 
 
-def _names_of(version: ModelVersion) -> tuple[str, ...]:
-    return (version.name, version.ref, *(f"{version.name}@{alias}" for alias in version.aliases))
+def names_of(versions: Sequence[ModelVersion], default_alias: str) -> dict[str, str]:
+    """Every name of the versions, to ``name@N``; a bare name is the default alias's version, else the newest served."""
+    names: dict[str, str] = {}
+    for version in sorted(versions, key=lambda one: (default_alias in one.aliases, one.version)):
+        aliases = (f"{version.name}@{alias}" for alias in version.aliases)
+        names |= dict.fromkeys((version.name, version.ref, *aliases), version.ref)
+    return names
 
 
-def _check_base(version: ModelVersion, base_digest: str, cfg: RunConfig) -> None:
+def _check_adapter(version: ModelVersion, adapter_dir: Path, base_digest: str, cfg: RunConfig) -> None:
     trained_on = version.manifest.base_model
     if trained_on.digest != base_digest:
         raise ServingError(
             f"{version.ref} was trained on {trained_on.model_name_or_path} with digest {trained_on.digest[:12]}, but the "
             f"served base {cfg.model.model_name_or_path} has {base_digest[:12]}; serve it with its own base."
         )
+    problem = adapter_problem(json.loads((adapter_dir / "adapter_config.json").read_text()), cfg.serve.max_lora_rank)
+    if problem:
+        raise ServingError(f"{version.ref} can't be served as an adapter: {problem}.")
+
+
+def adapter_problem(settings: dict[str, Any], max_lora_rank: int) -> str | None:
+    """Why vLLM would not load an adapter; None where it would.
+
+    Args:
+        settings: The adapter's ``adapter_config.json``.
+        max_lora_rank: Largest rank that the engine is started for.
+    """
+    rank = max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
+    if rank > max_lora_rank:
+        return f"its rank {rank} is above serve.max_lora_rank={max_lora_rank}; raise that"
+    merge = "merge it into its base (luthier export --merge) and register the result as a full model"
+    if settings.get("use_dora"):
+        return f"vLLM does not serve DoRA (use_dora); {merge}"
+    if settings.get("bias", "none") != "none" or settings.get("lora_bias"):
+        return f"vLLM does not serve trained biases; {merge}"
+    if settings.get("modules_to_save"):
+        return f"vLLM does not serve modules_to_save={settings['modules_to_save']}; {merge}"
+    return None

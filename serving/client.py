@@ -1,12 +1,14 @@
-"""A chat request with the real ``openai`` client."""
+"""Requests with the real ``openai`` client."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from luthier.errors import ServingError
 from luthier.serving.endpoint import Endpoint
 
 
@@ -34,6 +36,21 @@ def openai_client(endpoint: Endpoint, api_key: str, timeout_s: float = 120.0) ->
     return OpenAI(base_url=endpoint.base_url, api_key=api_key, timeout=timeout_s, max_retries=0)
 
 
+@contextmanager
+def told_as_serving_error(what: str) -> Iterator[None]:
+    """Turn a failed request into an error of ours.
+
+    Raises:
+        ServingError: Names what was asked, and what the endpoint or the network said.
+    """
+    from openai import APIError
+
+    try:
+        yield
+    except APIError as error:
+        raise ServingError(f"{what} failed: {type(error).__name__}: {error.message}") from error
+
+
 def ask(endpoint: Endpoint, model: str, messages: Sequence[dict[str, str]], api_key: str, max_tokens: int) -> ChatReply:
     """Ask once, greedily, streaming.
 
@@ -43,25 +60,29 @@ def ask(endpoint: Endpoint, model: str, messages: Sequence[dict[str, str]], api_
         messages: Turns with role and content.
         api_key: The endpoint's key.
         max_tokens: Longest answer.
+
+    Raises:
+        ServingError: The endpoint refused, failed, or can't be reached.
     """
     began = time.monotonic()
     first: float | None = None
     pieces: list[str] = []
     tokens = 0
-    stream = openai_client(endpoint, api_key).chat.completions.create(
-        model=model,
-        messages=list(messages),
-        max_tokens=max_tokens,
-        temperature=0.0,
-        stream=True,
-        stream_options={"include_usage": True},
-    )
-    for chunk in stream:
-        if chunk.usage:
-            tokens = chunk.usage.completion_tokens
-        text = chunk.choices[0].delta.content if chunk.choices else None
-        if text:
-            first = first or time.monotonic() - began
-            pieces.append(text)
+    with told_as_serving_error(f"a request to {model} at {endpoint.base_url}"):
+        stream = openai_client(endpoint, api_key).chat.completions.create(
+            model=model,
+            messages=list(messages),
+            max_tokens=max_tokens,
+            temperature=0.0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        for chunk in stream:
+            if chunk.usage:
+                tokens = chunk.usage.completion_tokens
+            text = chunk.choices[0].delta.content if chunk.choices else None
+            if text:
+                first = first or time.monotonic() - began
+                pieces.append(text)
     total = time.monotonic() - began
     return ChatReply("".join(pieces), first or total, total, tokens)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import socket
+import re
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from luthier.config import RunConfig
+from luthier.config.deploy import ServeConfig
 from luthier.errors import ConfigError, ServingError
+from luthier.serving.address import base_url, require_free_port
 from luthier.serving.catalog import Catalog, build_catalog
 from luthier.serving.endpoint import Endpoint
+from luthier.serving.spec import EngineSpec
 
 APP_NAME = "luthier"
+
+SHARED_PREFIX = "/luthier"
+"""Where the endpoint lies when Ray Serve runs another application at ``/``."""
+
+STOP_TIMEOUT_S = 60.0
+
+# Of a replica's traceback, the last exception and what it says.
+_RAISED = re.compile(r"^(?:[\w.]*\.)?(\w+(?:Error|Exception|Exit): .+)$", re.MULTILINE)
 
 
 def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_digest: str) -> Endpoint:
@@ -28,85 +39,156 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
         base_digest: Digest of the base model, as manifests record it.
 
     Raises:
-        ConfigError: No API key in the environment, or the port is taken.
-        ServingError: The engine did not come up in time; the message holds its own reason.
+        ConfigError: No API key in the environment, the port is taken, or Ray Serve runs on another one.
+        ServingError: An endpoint runs on this cluster already, a model can't be served, or the engine did not come up
+            in time; the message holds its own reason.
     """
     from ray import serve
-    from ray.serve.config import HTTPOptions
 
     key = os.environ.get(cfg.serve.api_key_env)
     if not key:
         raise ConfigError(f"no API key: environment variable {cfg.serve.api_key_env} (serve.api_key_env) is not set.")
-    _require_free_port(cfg.serve.host, cfg.serve.port)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     catalog = build_catalog(cfg, base_model_dir, refs, base_digest)
-    serve.start(
-        http_options=HTTPOptions(
-            host=cfg.serve.host, port=cfg.serve.port, request_timeout_s=cfg.serve.request_timeout_s
-        )
-    )
+    prefix, started = _open_serve(cfg.serve)
+    url = base_url(cfg.serve.host, cfg.serve.port, prefix)
+    endpoint = Endpoint(url, tuple(sorted(catalog.names)), APP_NAME, started_serve=started)
     try:
-        target = serve.RunTarget(target=_application(cfg, catalog, key), name=APP_NAME, route_prefix="/")
-        serve.run_many([target], wait_for_applications_running=False)
+        target = serve.RunTarget(target=_application(cfg.serve, catalog, key), name=APP_NAME, route_prefix=prefix)
+        serve.run_many([target], wait_for_applications_running=False, wait_for_ingress_deployment_creation=False)
         _wait_until_running(cfg.serve.startup_timeout_s)
     except BaseException:
-        serve.shutdown()
+        stop(endpoint)
         raise
-    base_url = f"http://{cfg.serve.host}:{cfg.serve.port}/v1"
-    return Endpoint(base_url, tuple(sorted(catalog.names)), APP_NAME, started_serve=True)
+    return endpoint
 
 
 def stop(endpoint: Endpoint) -> None:
     """Take the endpoint down, and Ray Serve with it where it was started for it."""
     from ray import serve
 
-    serve.delete(endpoint.app_name)
-    if endpoint.started_serve:
-        serve.shutdown()
+    if not endpoint.started_serve:
+        serve.delete(endpoint.app_name)
+        return
+    controller = _controller()
+    if controller is not None:
+        _shut_down(controller)
+    serve.shutdown()  # drops this process's handles
 
 
-def _application(cfg: RunConfig, catalog: Catalog, key: str) -> Any:
+def _open_serve(settings: ServeConfig) -> tuple[str, bool]:
+    """Start Ray Serve, or find it running.
+
+    Returns:
+        The endpoint's path prefix, and whether Ray Serve was started here.
+    """
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    controller = _controller()
+    if controller is None:
+        require_free_port(settings.host, settings.port)
+        serve.start(
+            http_options=HTTPOptions(
+                host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout_s
+            )
+        )
+        return "/", True
+    if APP_NAME in serve.status().applications:
+        raise ServingError("an endpoint runs on this cluster already; stop it first, or use another cluster.")
+    running = ray.get(controller.get_http_config.remote())
+    if running.port != settings.port:
+        raise ConfigError(
+            f"serve.port: {settings.port}, but Ray Serve runs on this cluster already and listens on port "
+            f"{running.port}; set serve.port to that."
+        )
+    details = ray.get(controller.get_serve_instance_details.remote())
+    taken = {application["route_prefix"] for application in details["applications"].values()}
+    return (SHARED_PREFIX if "/" in taken else "/"), False
+
+
+def _controller() -> Any:
+    """Ray Serve's controller on this cluster; None: Serve does not run."""
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return None
+
+
+def _shut_down(controller: Any) -> None:
+    """Stop Ray Serve and wait for its end.
+
+    ``serve.shutdown`` does the same by a call that never returns, of whose failure Ray then tells at length.
+    """
+    import ray
+
+    ray.get(controller.graceful_shutdown.remote(wait=False))
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while _controller() is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _application(settings: ServeConfig, catalog: Catalog, key: str) -> Any:
     """Engines and the ingress before them, bound."""
     from ray import serve
-    from ray.serve.llm import build_llm_deployment
-    from ray.serve.llm.ingress import make_fastapi_ingress
 
-    from luthier.serving.adapters import AdapterServer
-    from luthier.serving.engine import engine_dtype, llm_config
-    from luthier.serving.ingress import ENDPOINTS, RegistryIngress, key_digest, make_app, model_card
+    from luthier.serving.ingress import Ingress, key_digest
+    from luthier.serving.names import Names
+    from luthier.serving.replica import ModelServer
 
-    gpu = cfg.train.use_gpu
-    shared = partial(llm_config, cfg.serve, gpu=gpu, dtype=engine_dtype(cfg.serve, gpu=gpu))
-    base = str(catalog.base_dir)
-    configs = [
-        shared(model_id=catalog.base_id, model_dir=base, tokenizer_dir=base, adapters=bool(catalog.adapters)),
-        *(
-            shared(model_id=name, model_dir=f"{place}/model", tokenizer_dir=f"{place}/tokenizer", adapters=False)
-            for name, place in catalog.full.items()
-        ),
-    ]
     engines = {
-        config.model_id: build_llm_deployment(
-            config,
-            deployment_cls=AdapterServer,
-            bind_kwargs={"adapters": catalog.adapters if config.model_id == catalog.base_id else {}},
-        )
-        for config in configs
+        spec.model_id: serve.deployment(ModelServer, **engine_options(spec)).bind(spec) for spec in catalog.engines
     }
-    engine_of = {name: name for name in engines} | dict.fromkeys(catalog.adapters, catalog.base_id)
-    ingress = make_fastapi_ingress(RegistryIngress, endpoint_map=ENDPOINTS, app=make_app(key_digest(key)))
+    names = Names(catalog.names, catalog.engine_of, settings.max_model_len, int(time.time()))
+    in_flight = settings.max_num_seqs * 2 * settings.num_replicas * len(engines)
     return serve.deployment(
-        ingress,
+        serve.ingress()(Ingress),
         name="ingress",
         num_replicas=1,
-        max_ongoing_requests=cfg.serve.max_num_seqs * 4,
-        max_queued_requests=cfg.serve.max_queued_requests,
+        max_ongoing_requests=in_flight + settings.max_queued_requests,
+        max_queued_requests=settings.max_queued_requests,
         ray_actor_options={"num_cpus": 0},
-    ).bind(
-        llm_deployments=engines,
-        model_cards={config.model_id: model_card(config) for config in configs},
-        names=catalog.names,
-        engine_of=engine_of,
-    )
+    ).bind(engines, names, key_digest(key))
+
+
+def engine_options(spec: EngineSpec) -> dict[str, Any]:
+    """How Ray Serve runs an engine's replicas."""
+    settings = spec.serve
+    return {
+        "name": "engine-" + re.sub(r"[^A-Za-z0-9_-]", "-", spec.model_id),
+        "num_replicas": settings.num_replicas,
+        "max_ongoing_requests": settings.max_num_seqs * 2,
+        "max_queued_requests": settings.max_queued_requests,
+        # The placement group holds the engine; the replica actor around it only waits.
+        "placement_group_bundles": [spec.resources],
+        "placement_group_strategy": "PACK",
+        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": _environment(spec)}},
+        "max_constructor_retry_count": 1,  # what fails once fails again, a minute later
+        "health_check_period_s": 10.0,
+        "health_check_timeout_s": 30.0,
+        "graceful_shutdown_timeout_s": 10.0,
+    }
+
+
+def _environment(spec: EngineSpec) -> dict[str, str]:
+    settings = spec.serve
+    common = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "VLLM_MAX_N_SEQUENCES": str(settings.max_num_seqs),
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "INFO"),
+    }
+    if spec.gpu:
+        return common
+    return common | {
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kvcache_gb),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(max(1, int(settings.num_cpus))),
+    }
 
 
 def _wait_until_running(timeout_s: float) -> None:
@@ -122,24 +204,18 @@ def _wait_until_running(timeout_s: float) -> None:
         application = serve.status().applications[APP_NAME]
         if application.status == "RUNNING":
             return
-        reasons = [f"{name}: {one.message}" for name, one in application.deployments.items() if one.message]
         if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise ServingError(f"the endpoint failed to start: {application.message} {' '.join(reasons)}")
+            raise ServingError(f"the endpoint failed to start: {_reason(application)}")
         if time.monotonic() > deadline:
             raise ServingError(
                 f"the endpoint did not start within serve.startup_timeout_s={timeout_s:.0f} s (state "
-                f"{application.status}): {application.message} {' '.join(reasons)}; check the cluster's free CPUs, or "
-                "raise the limit."
+                f"{application.status}): {_reason(application)}; check the cluster's free CPUs, or raise the limit."
             )
         time.sleep(0.2)
 
 
-def _require_free_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"serve.port: {host}:{port} can't be listened on ({error.strerror}); set serve.port to a free port."
-            ) from error
+def _reason(application: Any) -> str:
+    """What the deployments say of themselves; of a traceback the exceptions alone."""
+    told = [f"{name}: {one.message}" for name, one in application.deployments.items() if one.message]
+    told = told or [application.message or "no reason given"]
+    return " ".join(" ".join(dict.fromkeys(_RAISED.findall(one))) or one for one in told)

@@ -1,74 +1,75 @@
-"""From the run's config to Ray's LLM config: vLLM on a GPU where the worker has one, else on CPUs."""
+"""Ray's LLM server around vLLM. Imported by the engine's process only: it takes vLLM about 20 s on a slow core."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import ray
+from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.common.models import global_id_manager
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.llm._internal.serve.utils.lora_serve_utils import LoraModelLoader
 from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+from ray.util.placement_group import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from luthier.config.deploy import ServeConfig
 from luthier.precision import Dtype, served_dtype
+from luthier.serving.spec import EngineSpec
 
 
-def llm_config(
-    serve: ServeConfig, *, model_id: str, model_dir: str, tokenizer_dir: str, adapters: bool, gpu: bool, dtype: Dtype
-) -> LLMConfig:
-    """One engine.
+async def start(spec: EngineSpec) -> LLMServer:
+    """A started engine that holds its first ``serve.max_loras`` adapters; later ones are loaded when asked for.
+
+    Raises:
+        ValueError: vLLM can't load the model or an adapter.
+    """
+    config = llm_config(spec, await _dtype(spec))
+    server = LLMServer.sync_init(config, engine_cls=LocalEngine, model_downloader=partial(LocalAdapters, spec.adapters))
+    await server.start()
+    held = LocalAdapters(spec.adapters)
+    for name in list(spec.adapters)[: spec.serve.max_loras]:
+        await server.engine.resolve_lora(await held.load_model_from_config(name, config))
+    return server
+
+
+def llm_config(spec: EngineSpec, dtype: Dtype) -> LLMConfig:
+    """An engine as Ray describes it.
 
     Args:
-        serve: Limits and resources.
-        model_id: Name at the endpoint.
-        model_dir: Directory of the weights.
-        tokenizer_dir: Directory of tokenizer and chat template.
-        adapters: Whether LoRA adapters are served on this model.
-        gpu: Whether the engine reserves a GPU.
+        spec: What is served.
         dtype: What it computes in.
     """
-    resources = {"GPU": 1.0} if gpu else {"CPU": serve.num_cpus}
-    options: dict[str, Any] = {} if gpu else {"env_vars": _cpu_environment(serve)}
     return LLMConfig(
-        model_loading_config={"model_id": model_id, "model_source": model_dir},
-        engine_kwargs=_engine_kwargs(serve, tokenizer_dir, adapters=adapters, gpu=gpu, dtype=dtype),
-        lora_config={"max_num_adapters_per_replica": serve.max_loras} if adapters else None,
-        # The placement group holds the engine; the replica actor around it only waits.
-        placement_group_config={"bundle_per_worker": resources, "strategy": "PACK"},
-        deployment_config={
-            "num_replicas": serve.num_replicas,
-            "max_ongoing_requests": serve.max_num_seqs * 2,
-            "max_queued_requests": serve.max_queued_requests,
-            "ray_actor_options": {"num_cpus": 0},
-            "graceful_shutdown_timeout_s": 10.0,
-        },
-        runtime_env=options or None,
+        model_loading_config={"model_id": spec.model_id, "model_source": spec.model_dir},
+        engine_kwargs=engine_kwargs(spec, dtype),
+        lora_config={"max_num_adapters_per_replica": spec.serve.max_loras} if spec.adapters else None,
+        placement_group_config={"bundle_per_worker": spec.resources, "strategy": "PACK"},
+        callback_config={"callback_class": FilesAreLocal},
         log_engine_metrics=False,
     )
 
 
-def engine_dtype(serve: ServeConfig, *, gpu: bool) -> Dtype:
-    """What engines compute in, asked of a machine that has an engine's resources. Ray must be initialised."""
-    import ray
-
-    probe = ray.remote(num_cpus=0 if gpu else serve.num_cpus, num_gpus=int(gpu))(served_dtype)
-    dtype: Dtype = ray.get(probe.remote(serve.dtype, "cuda" if gpu else "cpu"))
-    return dtype
-
-
-def _engine_kwargs(
-    serve: ServeConfig, tokenizer_dir: str, *, adapters: bool, gpu: bool, dtype: Dtype
-) -> dict[str, Any]:
+def engine_kwargs(spec: EngineSpec, dtype: Dtype) -> dict[str, Any]:
+    """vLLM's own settings."""
+    serve = spec.serve
     kwargs: dict[str, Any] = {
         "dtype": dtype,
-        "tokenizer": tokenizer_dir,
+        "tokenizer": spec.tokenizer_dir,
         "max_model_len": serve.max_model_len,
         "max_num_seqs": serve.max_num_seqs,
         "max_logprobs": 20,
         "trust_remote_code": False,
-        "generation_config": "vllm",  # only what a request asks for, no sampling defaults of the model's author
+        # Only what a request asks for, no sampling defaults of the model's author; his stop tokens hold all the same.
+        "generation_config": "vllm",
+        "disable_log_stats": True,
         "seed": 0,
     }
-    if adapters:
+    if spec.adapters:
         kwargs |= {"enable_lora": True, "max_loras": serve.max_loras, "max_lora_rank": _rank_step(serve.max_lora_rank)}
-    if not gpu:
+    if not spec.gpu:
         # Compilation costs a minute at each start, and gains a CPU little at these sizes.
         kwargs |= {"enforce_eager": True}
     return kwargs
@@ -79,12 +80,53 @@ def _rank_step(rank: int) -> int:
     return min(step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= rank)
 
 
-def _cpu_environment(serve: ServeConfig) -> dict[str, str]:
-    threads = max(1, int(serve.num_cpus))
-    return {
-        "VLLM_CPU_KVCACHE_SPACE": str(serve.cpu_kvcache_gb),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(threads),
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_DO_NOT_TRACK": "1",
-    }
+async def _dtype(spec: EngineSpec) -> Dtype:
+    """What the engine computes in, asked of the hardware that its placement group holds."""
+    if spec.serve.dtype != "auto" or not spec.gpu:
+        return served_dtype(spec.serve.dtype, "cpu")
+    # The replica itself sees no GPU; a sliver of its group's does, and is given back before the engine takes it.
+    probe = ray.remote(num_cpus=0, num_gpus=0.001)(served_dtype).options(
+        scheduling_strategy=PlacementGroupSchedulingStrategy(get_current_placement_group())
+    )
+    dtype: Dtype = await probe.remote("auto", "cuda")
+    return dtype
+
+
+class FilesAreLocal(CallbackBase):
+    """Skips Ray's download step, which would start one more process that imports vLLM to find nothing to do."""
+
+    async def on_before_node_init(self) -> None:
+        """Called by Ray's LLM server before it downloads."""
+        self.ctx.run_init_node = False
+
+
+class LocalEngine(VLLMEngine):
+    """vLLM with as few processes as it takes, because each imports vLLM anew.
+
+    On CPUs Ray asks for a process per worker besides that of the engine's core. A single worker runs in the core as
+    well: vLLM parts them only to bind threads to cores, which is switched off here.
+    """
+
+    def _prepare_engine_config(self, callback_ctx: Any) -> Any:
+        arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
+        parallel = config.parallel_config
+        if parallel.distributed_executor_backend == "mp" and parallel.world_size == 1:
+            parallel.distributed_executor_backend = "uni"
+        return arguments, frontend, config
+
+
+class LocalAdapters(LoraModelLoader):
+    """Finds an adapter in a table of directories; Ray's own loader takes cloud URIs only."""
+
+    def __init__(self, directories: dict[str, str], **options: Any) -> None:
+        super().__init__(**options)
+        self._directories = directories
+
+    async def load_model_from_config(self, lora_model_id: str, llm_config: LLMConfig) -> DiskMultiplexConfig:
+        """The adapter's place on disk."""
+        return DiskMultiplexConfig(
+            model_id=lora_model_id,
+            max_total_tokens=None,
+            local_path=self._directories[lora_model_id],
+            lora_assigned_int_id=global_id_manager.next(),
+        )

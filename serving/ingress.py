@@ -1,28 +1,67 @@
-"""The HTTP face: routes of the OpenAI API, each behind the API key."""
+"""The HTTP face: routes of the OpenAI API, each behind the API key.
+
+It knows neither vLLM nor torch, so that it starts at once; requests are checked by the engine that answers them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
-from fastapi import FastAPI
-from ray.llm._internal.serve.core.configs.openai_api_models import ModelList, OpenAIHTTPException, to_model_metadata
-from ray.llm._internal.serve.core.ingress.middleware import SetRequestIdMiddleware, add_exception_handling_middleware
-from ray.serve.handle import DeploymentHandle
-from ray.serve.llm import LLMConfig
-from ray.serve.llm.ingress import OpenAiIngress
+from ray.serve.exceptions import BackPressureError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-ENDPOINTS: dict[str, Callable[[FastAPI], Any]] = {
-    "models": lambda app: app.get("/v1/models", response_model=ModelList),
-    "model_data": lambda app: app.get("/v1/models/{model:path}"),
-    "completions": lambda app: app.post("/v1/completions"),
-    "chat": lambda app: app.post("/v1/chat/completions"),
-}
-"""Method of the ingress to its route."""
+from luthier.serving.names import Names, Refused
+from luthier.serving.replies import INTERNAL, OVERLOADED, Failure, Part
+from luthier.serving.spec import Route
+
+logger = logging.getLogger("ray.serve")
+
+Answer = Callable[[Route, str, dict[str, Any]], AsyncIterator[Part]]
+"""Sends a request's body to the engine of a canonical name."""
+
+
+class Ingress:
+    """The deployment that listens.
+
+    Args:
+        engines: Handles of the engine deployments, by model id.
+        names: Who answers to what.
+        digest: SHA-256 of the API key, in hex.
+    """
+
+    def __init__(self, engines: Mapping[str, Any], names: Names, digest: str) -> None:
+        self._engines = {model_id: handle.options(stream=True) for model_id, handle in engines.items()}
+        self._names = names
+        self._digest = digest
+        self._handles: dict[str, Any] = {}
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by Ray Serve, once."""
+        return make_app(self._digest, self._names, self._answer)
+
+    def _answer(self, route: Route, model: str, body: dict[str, Any]) -> AsyncIterator[Part]:
+        parts: AsyncIterator[Part] = self._handle(model).answer.remote(route, body)
+        return parts
+
+    def _handle(self, model: str) -> Any:
+        """A handle for one model; an adapter's requests go to replicas that hold it already."""
+        if model not in self._handles:
+            engine = self._names.engine_of[model]
+            handle = self._engines[engine]
+            self._handles[model] = handle if engine == model else handle.options(multiplexed_model_id=model)
+        return self._handles[model]
 
 
 def key_digest(key: str) -> str:
@@ -30,19 +69,31 @@ def key_digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def make_app(digest: str) -> FastAPI:
-    """The web application: no documentation pages, and no route without the key."""
-    app = FastAPI(title="luthier", docs_url=None, redoc_url=None, openapi_url=None)
-    add_exception_handling_middleware(app)
-    app.add_middleware(SetRequestIdMiddleware)
-    app.add_middleware(RequireKey, digest=digest)
-    return app
+def make_app(digest: str, names: Names, answer: Answer) -> Starlette:
+    """The web application: no route without the key, and every error in OpenAI's form."""
 
+    async def models(request: Request) -> Response:
+        return JSONResponse(names.cards())
 
-def model_card(config: LLMConfig) -> Any:
-    """What ``/v1/models`` says of an engine's model; the place of its files stays private."""
-    card = to_model_metadata(config.model_id, config)
-    return card.model_copy(update={"metadata": {}, "owned_by": "luthier"})
+    async def model(request: Request) -> Response:
+        return JSONResponse(names.card(request.path_params["model"]))
+
+    async def generate(route: Route, request: Request) -> Response:
+        body = await _json_object(request)
+        canonical = names.resolve(body.get("model"))
+        # The engine knows a model by its canonical name alone.
+        return await _respond(answer(route, canonical, {**body, "model": canonical}))
+
+    return Starlette(
+        routes=[
+            HttpRoute("/v1/models", models),
+            HttpRoute("/v1/models/{model:path}", model),
+            HttpRoute("/v1/chat/completions", partial(generate, "chat"), methods=["POST"]),
+            HttpRoute("/v1/completions", partial(generate, "completions"), methods=["POST"]),
+        ],
+        middleware=[Middleware(RequireKey, digest=digest)],
+        exception_handlers={Refused: _on_refused, HTTPException: _on_http_error},
+    )
 
 
 class RequireKey:
@@ -62,11 +113,11 @@ class RequireKey:
         if scope["type"] != "http" or self._knows(scope):
             await self._app(scope, receive, send)
             return
-        error = {"message": "Invalid or missing API key.", "type": "invalid_request_error", "code": "invalid_api_key"}
-        body = json.dumps({"error": {**error, "param": None}}).encode()
-        headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
-        await send({"type": "http.response.start", "status": 401, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        failure = Failure(401, "Invalid or missing API key.", code="invalid_api_key")
+        response = JSONResponse(failure.body(), 401, {"www-authenticate": "Bearer"})
+        if scope["method"] == "HEAD":
+            response.body = b""
+        await response(scope, receive, send)
 
     def _knows(self, scope: Scope) -> bool:
         given = b""
@@ -77,57 +128,64 @@ class RequireKey:
         return hmac.compare_digest(hashlib.sha256(given).hexdigest(), self._digest)
 
 
-class RegistryIngress(OpenAiIngress):
-    """Ray's OpenAI ingress, with names that come from the registry.
+async def _json_object(request: Request) -> dict[str, Any]:
+    """The body of a request.
 
-    Args:
-        llm_deployments: Engine deployments by the id of the model that each serves.
-        model_cards: Their cards.
-        names: Every name that a request may use, to the canonical one.
-        engine_of: Canonical name to the engine that serves it.
+    Raises:
+        Refused: It is not a JSON object; NaN and infinity, which Python reads, are not JSON.
     """
+    try:
+        body = json.loads(await request.body(), parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        raise Refused(Failure(400, "the body is not valid JSON")) from error
+    if not isinstance(body, dict):
+        raise Refused(Failure(400, "the body must be a JSON object"))
+    return body
 
-    def __init__(
-        self,
-        llm_deployments: dict[str, DeploymentHandle],
-        model_cards: dict[str, Any],
-        *,
-        names: dict[str, str],
-        engine_of: dict[str, str],
-    ) -> None:
-        super().__init__(llm_deployments=llm_deployments, model_cards=model_cards)
-        self._names = names
-        self._engine_of = engine_of
 
-    async def _get_model_id(self, model: str | None) -> str:
-        if model is None or model not in self._names:
-            asked = "no model" if model is None else repr(model)
-            known = ", ".join(sorted(self._names))
-            raise OpenAIHTTPException(404, f"{asked} is served here; models are {known}.", type="model_not_found")
-        return self._names[model]
+def _not_json(name: str) -> None:
+    raise ValueError(name)
 
-    def _get_configured_serve_handle(self, model_id: str) -> Any:
-        engine = self._engine_of[model_id]
-        if engine == model_id:
-            return super()._get_configured_serve_handle(model_id)
-        if model_id not in self._configured_serve_handles:
-            handle = self._default_serve_handles[engine].options(stream=True, multiplexed_model_id=model_id)
-            self._configured_serve_handles[model_id] = handle
-        return self._configured_serve_handles[model_id]
 
-    async def _get_response(self, *, body: Any, call_method: str, raw_request: Any = None) -> Any:
-        # The engine knows a model by its canonical name alone.
-        body.model = await self._get_model_id(body.model)
-        async for part in super()._get_response(body=body, call_method=call_method, raw_request=raw_request):
-            yield part
+async def _respond(parts: AsyncIterator[Part]) -> Response:
+    """The response that an engine's first part begins."""
+    first = await _next(parts)
+    if isinstance(first, Failure):
+        return _failed(first)
+    if isinstance(first, dict):
+        return JSONResponse(first)
+    return StreamingResponse(_events(first, parts), media_type="text/event-stream")
 
-    async def model(self, model_id: str) -> Any:
-        """The card of one model, by any of its names."""
-        if model_id not in self._names:
-            return None
-        card = self._model_cards[self._engine_of[self._names[model_id]]]
-        return card.model_copy(update={"id": model_id})
 
-    async def models(self) -> ModelList:
-        """Every name that can be asked for."""
-        return ModelList(data=[await self.model(name) for name in sorted(self._names)])
+async def _events(first: str, parts: AsyncIterator[Part]) -> AsyncIterator[str]:
+    """Server-sent events; what fails on the way is told in one, as the status has gone out already."""
+    yield first
+    while (part := await _next(parts)) is not None:
+        if isinstance(part, Failure):
+            yield f"data: {json.dumps(part.body())}\n\ndata: [DONE]\n\n"
+            return
+        yield str(part)
+
+
+async def _next(parts: AsyncIterator[Part]) -> Part | None:
+    try:
+        return await anext(parts, None)
+    except BackPressureError:
+        return OVERLOADED
+    except Exception:
+        logger.exception("a request failed")
+        return INTERNAL
+
+
+async def _on_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _failed(error.failure)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _failed(Failure(error.status_code, f"{request.method} {request.url.path}: {error.detail}"), error.headers)
+
+
+def _failed(failure: Failure, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(failure.body(), failure.status, {**failure.headers(), **(headers or {})})

@@ -1,22 +1,45 @@
 """Does the endpoint answer as the trained model does?
 
-Two engines that compute in bfloat16 in different orders round differently, so two tokens whose probabilities are all
-but equal may change places. Such a near-tie is told from a fault by the gap between the trainer's two best
-log-probabilities at the first token that differs, and by the served token being the trainer's second choice.
+The endpoint is asked with the same messages, so that its template and tokenizer are compared too. Two engines add the
+same products in different orders and round differently, so two tokens whose probabilities are all but equal may change
+places. Such a near-tie is told from a fault by the gap between the trainer's two best log-probabilities at the first
+token that differs, and by the served token being the trainer's second choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from luthier.answers import Answer
+from luthier.answers import Answer, Candidate
 from luthier.errors import ServingError
-from luthier.serving.client import openai_client
+from luthier.serving.client import openai_client, told_as_serving_error
 from luthier.serving.endpoint import Endpoint
 
-Outcome = Literal["same", "near-tie", "mismatch"]
+Outcome = Literal["same", "near-tie", "mismatch", "other-prompt"]
+
+NUM_ALTERNATIVES = 5
+"""Tokens that the endpoint is asked to rate at each position."""
+
+_TOKEN_ID = "token_id:"
+"""How vLLM writes a token that is told by its id."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the endpoint answered.
+
+    Attributes:
+        prompt_token_ids: The prompt, as the server rendered and tokenised it.
+        token_ids: Generated tokens.
+        candidates: For each generated position its most likely tokens, the best first.
+    """
+
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    candidates: tuple[tuple[Candidate, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -26,9 +49,12 @@ class ParityRow:
     Attributes:
         row_id: The row.
         outcome: Whether and why the answers differ.
-        position: First generated token that differs, from 0; None where none does.
+        position: First generated token that differs, from 0, or first prompt token where the prompts do; None where
+            nothing differs.
         trainer_gap: The trainer's best minus second-best log-probability there, in nats.
         served_gap: The served model's, likewise.
+        trainer_top: The trainer's best tokens there with their log-probabilities, the best first.
+        served_top: The served model's, likewise.
     """
 
     row_id: str
@@ -36,6 +62,8 @@ class ParityRow:
     position: int | None = None
     trainer_gap: float | None = None
     served_gap: float | None = None
+    trainer_top: tuple[Candidate, ...] = ()
+    served_top: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,33 +84,47 @@ class ParityReport:
 
     def summary(self) -> str:
         """One line for people."""
-        parts = ", ".join(f"{self.count(kind)} {kind}" for kind in ("same", "near-tie", "mismatch"))
-        return f"{len(self.rows)} answers: {parts} (near-tie: gap up to {self.tolerance} nats)"
+        counts = ((self.count(kind), kind) for kind in get_args(Outcome))
+        parts = ", ".join(f"{number} {kind}" for number, kind in counts if number)
+        return f"{len(self.rows)} answers: {parts or 'none'} (near-tie: gap up to {self.tolerance} nats)"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        counts = {kind: self.count(kind) for kind in ("same", "near-tie", "mismatch")}
+        counts = {kind: self.count(kind) for kind in get_args(Outcome)}
         return {**counts, "tolerance": self.tolerance, "rows": [asdict(row) for row in self.rows]}
 
     def require(self) -> None:
-        """Refuse a mismatch.
+        """Refuse a difference that is not a near-tie.
 
         Raises:
-            ServingError: Names the first row that differs without being a near-tie.
+            ServingError: Names the first such row, with what both sides thought at the token where they part.
         """
         for row in self.rows:
+            if row.outcome == "other-prompt":
+                raise ServingError(
+                    f"parity: the endpoint renders the prompt of {row.row_id} to other tokens than the trainer, from "
+                    f"token {row.position} on; its tokenizer or chat template is not the one that was trained with, so "
+                    "it was stopped."
+                )
             if row.outcome == "mismatch":
                 raise ServingError(
-                    f"parity: the served answer to {row.row_id} differs from the trainer's at token {row.position}, where "
-                    f"the trainer's two best are {row.trainer_gap} nats apart (serve.parity_tolerance={self.tolerance}); "
-                    "the endpoint does not serve what was trained, so it was stopped."
+                    f"parity: the served answer to {row.row_id} differs from the trainer's at token {row.position}: the "
+                    f"trainer's best tokens are {_told(row.trainer_top)}, the endpoint's {_told(row.served_top)}, which "
+                    f"is no near-tie (serve.parity_tolerance={self.tolerance} nats); the endpoint does not serve what "
+                    "was trained, so it was stopped."
                 )
 
 
 def check_parity(
-    endpoint: Endpoint, model: str, answers: Sequence[Answer], *, tolerance: float, api_key: str
+    endpoint: Endpoint,
+    model: str,
+    answers: Sequence[Answer],
+    *,
+    tolerance: float,
+    api_key: str,
+    concurrency: int = 8,
 ) -> ParityReport:
-    """Ask the endpoint what the trainer was asked, greedily and token for token.
+    """Ask the endpoint what the trainer was asked, greedily, and compare token for token.
 
     Args:
         endpoint: The endpoint.
@@ -90,31 +132,73 @@ def check_parity(
         answers: The trainer's own greedy answers.
         tolerance: Largest gap of a near-tie, in nats.
         api_key: The endpoint's key.
+        concurrency: Requests at a time, which the engine decodes together.
+
+    Raises:
+        ServingError: A request failed.
     """
     client = openai_client(endpoint, api_key)
-    return ParityReport(tuple(_compare(client, model, answer, tolerance) for answer in answers), tolerance)
+
+    def row(answer: Answer) -> ParityRow:
+        with told_as_serving_error(f"parity: the request for {answer.row_id}"):
+            return compare(answer, served_answer(client, model, answer), tolerance)
+
+    with ThreadPoolExecutor(max_workers=concurrency) as pool:
+        return ParityReport(tuple(pool.map(row, answers)), tolerance)
 
 
-def _compare(client: Any, model: str, answer: Answer, tolerance: float) -> ParityRow:
-    choice = client.completions.create(
+def served_answer(client: Any, model: str, answer: Answer) -> Served:
+    """The endpoint's answer to the same messages, no longer than the trainer's."""
+    reply = client.chat.completions.create(
         model=model,
-        prompt=list(answer.prompt_token_ids),
+        messages=list(answer.messages),
         max_tokens=len(answer.token_ids),
         temperature=0.0,
-        logprobs=2,
-        extra_body={"return_token_ids": True},
-    ).choices[0]
-    served = list(choice.token_ids)
-    position = next(
-        (i for i, pair in enumerate(zip(served, answer.token_ids, strict=False)) if pair[0] != pair[1]), None
+        logprobs=True,
+        top_logprobs=NUM_ALTERNATIVES,
+        extra_body={"return_token_ids": True, "return_tokens_as_token_ids": True},
     )
-    if position is None and len(served) == len(answer.token_ids):
-        return ParityRow(answer.row_id, "same")
+    choice = reply.choices[0]
+    candidates = tuple(
+        tuple(Candidate(int(one.token.removeprefix(_TOKEN_ID)), one.logprob) for one in position.top_logprobs)
+        for position in choice.logprobs.content
+    )
+    return Served(tuple(reply.prompt_token_ids), tuple(choice.token_ids), candidates)
+
+
+def compare(answer: Answer, served: Served, tolerance: float) -> ParityRow:
+    """One row's verdict: the prompts first, as another prompt explains any other answer.
+
+    Args:
+        answer: The trainer's answer.
+        served: The endpoint's.
+        tolerance: Largest gap of a near-tie, in nats.
+    """
+    parted = _parting(answer.prompt_token_ids, served.prompt_token_ids)
+    if parted is not None:
+        return ParityRow(answer.row_id, "other-prompt", parted)
+    position = _parting(answer.token_ids, served.token_ids)
     if position is None:
-        return ParityRow(answer.row_id, "mismatch", min(len(served), len(answer.token_ids)))
-    first, second = answer.candidates[position]
-    gap = first.logprob - second.logprob
-    seen = sorted(choice.logprobs.top_logprobs[position].values(), reverse=True)
-    served_gap = seen[0] - seen[1] if len(seen) > 1 else None
-    tie = gap <= tolerance and served[position] == second.token_id
-    return ParityRow(answer.row_id, "near-tie" if tie else "mismatch", position, gap, served_gap)
+        return ParityRow(answer.row_id, "same")
+    trainer_top = answer.candidates[position] if position < len(answer.candidates) else ()
+    served_top = served.candidates[position] if position < len(served.candidates) else ()
+    gap = _gap(trainer_top)
+    chosen = served.token_ids[position] if position < len(served.token_ids) else None
+    tie = gap is not None and gap <= tolerance and chosen == trainer_top[1].token_id
+    outcome: Outcome = "near-tie" if tie else "mismatch"
+    return ParityRow(answer.row_id, outcome, position, gap, _gap(served_top), tuple(trainer_top), served_top)
+
+
+def _parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
+    """Where two sequences part; None: they are the same."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    shorter = min(len(ours), len(theirs)) if len(ours) != len(theirs) else None
+    return next((index for index, (one, other) in pairs if one != other), shorter)
+
+
+def _gap(top: Sequence[Candidate]) -> float | None:
+    return top[0].logprob - top[1].logprob if len(top) > 1 else None
+
+
+def _told(top: Sequence[Candidate]) -> str:
+    return ", ".join(f"{one.token_id} ({one.logprob:.3f})" for one in top[:2]) or "none"

@@ -43,14 +43,14 @@ class ServeConfig(Config):
     max_loras: Annotated[int, Field(ge=1)] = 4
     """Adapters held by the engine at a time."""
 
-    max_lora_rank: Annotated[int, Field(ge=1)] = 64
+    max_lora_rank: Annotated[int, Field(ge=1, le=512)] = 64
     """Largest rank of an adapter that can be served."""
 
     num_replicas: Annotated[int, Field(ge=1)] = 1
     """Engines."""
 
     num_cpus: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs that each engine reserves."""
+    """CPUs that each engine reserves, and threads that it computes with; an engine with a GPU reserves that instead."""
 
     cpu_kvcache_gb: Annotated[int, Field(ge=1)] = 1
     """Key-value cache of a CPU engine in GiB."""

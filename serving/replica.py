@@ -1,0 +1,45 @@
+"""The deployment around an engine. Importing it costs nothing: vLLM is imported where the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from luthier.serving.replies import Part
+from luthier.serving.spec import EngineSpec, Route
+
+
+class ModelServer:
+    """One replica of an engine.
+
+    Args:
+        spec: What it serves.
+    """
+
+    async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]  # Ray Serve awaits a replica's constructor
+        from luthier.serving.engine import start
+
+        self._server = await start(spec)
+
+    async def answer(self, route: Route, body: dict[str, Any]) -> AsyncIterator[Part]:
+        """Check and answer one request.
+
+        Args:
+            route: What is asked for.
+            body: The request, its ``model`` a canonical name.
+
+        Yields:
+            One failure, one whole answer, or the events of a stream.
+        """
+        from luthier.serving.protocol import failure_of, parse, plain
+
+        try:
+            async for parts in await getattr(self._server, route)(parse(route, body)):
+                for part in parts if isinstance(parts, list) else [parts]:
+                    yield plain(part)
+        except Exception as error:
+            yield failure_of(error)
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve; a dead engine raises, and its replica is started anew."""
+        await self._server.check_health()

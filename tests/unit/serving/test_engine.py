@@ -1,0 +1,68 @@
+"""What vLLM and Ray are told, from the config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from luthier.config.deploy import ServeConfig
+from luthier.serving.deploy import engine_options
+from luthier.serving.spec import EngineSpec
+
+
+def spec(*, adapters: bool = True, gpu: bool = False, **serve: Any) -> EngineSpec:
+    places = {"demo@1": "/demo"} if adapters else {}
+    return EngineSpec("base", "/base", "/base", places, ServeConfig(**serve), gpu)
+
+
+def test_limits_reach_vllm_and_code_of_a_model_does_not_run() -> None:
+    from luthier.serving.engine import engine_kwargs
+
+    kwargs = engine_kwargs(spec(max_model_len=256, max_num_seqs=3), "float32")
+    assert (kwargs["max_model_len"], kwargs["max_num_seqs"], kwargs["dtype"]) == (256, 3, "float32")
+    assert kwargs["trust_remote_code"] is False
+    assert kwargs["enforce_eager"] is True
+
+
+def test_only_adapters_turn_lora_on() -> None:
+    from luthier.serving.engine import engine_kwargs
+
+    assert engine_kwargs(spec(max_loras=2), "float32")["max_loras"] == 2
+    assert "enable_lora" not in engine_kwargs(spec(adapters=False), "float32")
+
+
+@pytest.mark.parametrize(("asked", "given"), [(1, 8), (8, 8), (9, 16), (64, 64), (257, 320), (512, 512)])
+def test_the_rank_is_one_that_vllm_has_kernels_for(asked: int, given: int) -> None:
+    from luthier.serving.engine import engine_kwargs
+
+    assert engine_kwargs(spec(max_lora_rank=asked), "float32")["max_lora_rank"] == given
+
+
+def test_a_larger_rank_is_refused_by_the_config() -> None:
+    with pytest.raises(ValueError, match="512"):
+        ServeConfig(max_lora_rank=513)
+
+
+def test_a_cpu_engine_reserves_cpus_and_computes_with_as_many_threads() -> None:
+    options = engine_options(spec(num_cpus=2, cpu_kvcache_gb=3, max_num_seqs=5))
+    assert options["placement_group_bundles"] == [{"CPU": 2.0}]
+    env = options["ray_actor_options"]["runtime_env"]["env_vars"]
+    assert (env["OMP_NUM_THREADS"], env["VLLM_CPU_KVCACHE_SPACE"], env["VLLM_MAX_N_SEQUENCES"]) == ("2", "3", "5")
+    assert env["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_a_gpu_engine_reserves_a_gpu_and_compiles() -> None:
+    from luthier.serving.engine import engine_kwargs, llm_config
+
+    gpu = spec(gpu=True)
+    options = engine_options(gpu)
+    assert options["placement_group_bundles"] == [{"GPU": 1.0}]
+    assert "OMP_NUM_THREADS" not in options["ray_actor_options"]["runtime_env"]["env_vars"]
+    assert "enforce_eager" not in engine_kwargs(gpu, "bfloat16")
+    assert llm_config(gpu, "bfloat16").accelerator_config.kind == "gpu"
+    assert llm_config(spec(), "float32").accelerator_config.kind == "cpu"
+
+
+def test_a_failed_start_is_not_tried_again() -> None:
+    assert engine_options(spec())["max_constructor_retry_count"] == 1
