@@ -1,6 +1,6 @@
 """Which rows each worker sees at each step, and how they become tensors.
 
-Shape legend: B rows of the micro-batch, S longest sequence in it.
+Shape legend: B rows of the micro-batch, S longest sequence in it, N rows of the split.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -81,13 +82,18 @@ class StepPlan:
         runs, without loss, so that collective operations match.
         """
         epoch, within = divmod(step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(self.num_rows, generator=generator).tolist()
+        order_N = _shuffled(self.num_rows, self.seed * 1_000_003 + epoch)
         global_batch = self.world_size * self.micro_batch * self.accumulation
-        rows = order[within * global_batch : (within + 1) * global_batch]
+        rows = order_N[within * global_batch : (within + 1) * global_batch].tolist()
         num_slots = self.world_size * self.accumulation
         slots = [rows[slot::num_slots] for slot in range(num_slots)]
         return [slots[micro * self.world_size + rank] for micro in range(self.accumulation)]
+
+
+@lru_cache(maxsize=2)
+def _shuffled(num_rows: int, seed: int) -> torch.Tensor:
+    """An epoch's order of row numbers; kept, as every step of the epoch reads a part of it."""
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:

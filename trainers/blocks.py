@@ -1,4 +1,4 @@
-"""Tokenised splits: made once by Ray Data, kept as Parquet under the digest of what they came from.
+"""Tokenised splits: made once by Ray Data, kept as Arrow files under the digest of what they came from.
 
 Workers map the finished file instead of streaming from Ray Data while they train, because the training workers reserve
 the cluster's CPUs and a read task beside them would wait for ever.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from luthier.config.data import DataConfig, DatasetConfig
 from luthier.digests import sha256_json
@@ -23,12 +25,25 @@ from luthier.errors import DataError
 from luthier.manifest import DataFingerprint
 from luthier.paths import cache_dir
 from luthier.rows import Message, Row
-from luthier.trainers.base_model import base_digest
-from luthier.trainers.files import Split, fingerprint, read_rows
+from luthier.trainers.base_model import base_digest, subcache
+from luthier.trainers.files import Split, fingerprint, read_rows, split_path
+from luthier.trainers.remote_errors import unwrap
 from luthier.trainers.tokens import ChatTokenizer, Encoded
 
-_FORMAT = 1
+_FORMAT = 2
 """Counts up when the encoding changes, so that no older cache is read."""
+
+_TOKENS = {"row_id": pa.string(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())}
+"""Columns of a block; while it is being made it has the following ones too."""
+
+_ENCODED = pa.schema({"split": pa.string(), **_TOKENS, "truncated": pa.bool_(), "num_loss_tokens": pa.int32()})
+
+_ROWS_PER_PROCESS = 20_000
+"""More rows than this are shared out among several processes. Each first imports transformers: 10 s on a slow core, in
+which time another one tokenises some 15 000 short rows."""
+
+_ROWS_PER_BATCH = 1024
+"""Rows that a process holds as Python objects."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +69,39 @@ class SplitAccount:
     longest: int
 
 
+class Rows(Sequence[Encoded]):
+    """Tokenised rows that stay in their file until one is asked for; slices are views.
+
+    Args:
+        table: The rows.
+        order: Which of them, by position.
+    """
+
+    def __init__(self, table: pa.Table, order: range) -> None:
+        self._table = table
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Encoded | Rows:
+        if isinstance(index, slice):
+            return Rows(self._table, self._order[index])
+        position = self._order[index]
+        ids, labels = (tuple(self._table[name][position].values.to_pylist()) for name in ("input_ids", "labels"))
+        return Encoded(self._table["row_id"][position].as_py(), ids, labels, False)
+
+
 @dataclass(frozen=True)
 class Block:
     """A tokenised split on disk.
 
     Attributes:
-        path: Parquet file with ``row_id``, ``input_ids`` and ``labels``.
+        path: Arrow file with ``row_id``, ``input_ids`` and ``labels``; its name is the digest of what it came from.
         account: What it holds.
         fingerprints: The source files.
         reused: Whether it was there already.
@@ -70,105 +112,173 @@ class Block:
     fingerprints: tuple[DataFingerprint, ...]
     reused: bool
 
-    def read(self) -> list[Encoded]:
-        """All rows, in file order."""
-        table = pq.read_table(self.path, memory_map=True)
-        columns = zip(*(table[name].to_pylist() for name in ("row_id", "input_ids", "labels")), strict=True)
-        return [Encoded(row_id, tuple(ids), tuple(labels), False) for row_id, ids, labels in columns]
+    def read(self) -> Rows:
+        """All rows, in file order. The file is mapped: processes of a machine share its pages."""
+        table = _open(self.path).read_all()
+        return Rows(table, range(table.num_rows))
 
 
-def prepare_block(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, split: Split) -> Block:
-    """Tokenise one split of every dataset, or find it in the cache. Ray must be initialised.
+@dataclass(frozen=True)
+class _Source:
+    """A split before it is tokenised, and where the result belongs."""
+
+    rows: list[Row]
+    fingerprints: tuple[DataFingerprint, ...]
+    path: Path
+
+
+def prepare_blocks(
+    datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, splits: Sequence[Split]
+) -> dict[Split, Block]:
+    """Tokenise splits of all datasets together, or find them in the cache. Ray must be initialised.
+
+    Args:
+        datasets: Where the rows come from.
+        data: How they become tokens.
+        base_model_dir: The pretrained model, whose tokenizer is used.
+        splits: Which; one that no dataset has is left out of the result.
 
     Raises:
         DataError: A file is malformed, or too many rows have nothing to learn after truncation.
+        OutputError: The cache can't be written.
     """
-    present = [dataset for dataset in datasets if getattr(dataset, split) is not None]
-    read = [(dataset, read_rows(dataset, split)) for dataset in present]
-    prints = tuple(fingerprint(dataset, split, len(rows)) for dataset, rows in read)
+    named = [split for split in splits if any(split_path(dataset, split) for dataset in datasets)]
+    sources = {split: _source(datasets, data, base_model_dir, split) for split in named}
+    absent = {split: source.rows for split, source in sources.items() if not source.path.exists()}
+    if absent:
+        encoded = _encode(absent, data, base_model_dir)
+        for split in absent:
+            _make(encoded.filter(pc.equal(encoded["split"], split)), sources[split].path, data, split)
+    return {
+        split: Block(source.path, _account_in(source.path), source.fingerprints, reused=split not in absent)
+        for split, source in sources.items()
+    }
+
+
+def prepare_block(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, split: Split) -> Block:
+    """:func:`prepare_blocks` of one split, which some dataset must have."""
+    return prepare_blocks(datasets, data, base_model_dir, (split,))[split]
+
+
+def _source(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, split: Split) -> _Source:
+    present = [dataset for dataset in datasets if split_path(dataset, split)]
+    read = [read_rows(dataset, split) for dataset in present]
+    prints = tuple(fingerprint(dataset, split, len(rows)) for dataset, rows in zip(present, read, strict=True))
     key = sha256_json(
         {
             "format": _FORMAT,
             "model": base_digest(base_model_dir),
             "data": data.model_dump(mode="json"),
             "datasets": [
-                dataset.model_dump(mode="json", include={"system", "prompt", "labels"}) for dataset in present
+                dataset.model_dump(mode="json", include={"name", "system", "prompt", "labels"}) for dataset in present
             ],
-            "files": [mark.sha256 for mark in prints],
+            "files": [[Path(mark.path).name, mark.sha256] for mark in prints],
         }
     )
-    path = cache_dir() / "blocks" / f"{split}-{key[:24]}.parquet"
-    if path.exists():
-        return Block(path, _account_in(path), prints, reused=True)
-    rows = [row for _, of_dataset in read for row in of_dataset]
-    encoded = _encode(rows, data, base_model_dir)
-    account = account_for(encoded)
-    _check(account, encoded, data, split)
-    _write(path, [row for row in encoded if row.num_loss_tokens], account)
-    return Block(path, account, prints, reused=False)
+    path = cache_dir() / "blocks" / f"{split}-{key[:24]}.arrow"
+    return _Source([row for rows in read for row in rows], prints, path)
 
 
-def account_for(encoded: Sequence[Encoded]) -> SplitAccount:
-    """Count what encoding did to a split."""
-    kept = [row for row in encoded if row.num_loss_tokens]
-    return SplitAccount(
-        rows=len(encoded),
-        kept=len(kept),
-        truncated=sum(row.truncated for row in encoded),
-        dropped=len(encoded) - len(kept),
-        tokens=sum(len(row.input_ids) for row in kept),
-        loss_tokens=sum(row.num_loss_tokens for row in kept),
-        longest=max((len(row.input_ids) for row in kept), default=0),
-    )
-
-
-class _EncodeBatch:
-    """Ray Data stage: conversations to token ids. One instance per worker process, one tokenizer each."""
+class _Tokenise:
+    """Ray Data stage: conversations to token ids. One instance per process, one tokenizer each."""
 
     def __init__(self, base_model_dir: Path, max_length: int, assistant_only_loss: bool) -> None:
-        self.tokenizer = ChatTokenizer(base_model_dir)
-        self.max_length = max_length
-        self.assistant_only_loss = assistant_only_loss
+        self._base_model_dir = base_model_dir
+        self._max_length = max_length
+        self._assistant_only_loss = assistant_only_loss
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        rows = [
-            Row(row_id, tuple(Message(**turn) for turn in json.loads(turns)))
-            for row_id, turns in zip(batch["row_id"], batch["messages"], strict=True)
-        ]
-        encoded = [
-            self.tokenizer.encode(row, max_length=self.max_length, assistant_only_loss=self.assistant_only_loss)
-            for row in rows
-        ]
-        return {"encoded": [json.dumps([r.row_id, r.input_ids, r.labels, r.truncated]) for r in encoded]}
+    @cached_property
+    def _tokenizer(self) -> ChatTokenizer:
+        # Not made in the constructor: of an error there, Ray would bring back the text alone.
+        return ChatTokenizer(self._base_model_dir)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        columns = (batch[name].to_pylist() for name in ("split", "row_id", "messages"))
+        records = [(split, self._encoded(row_id, turns)) for split, row_id, turns in zip(*columns, strict=True)]
+        values = [(split, r.row_id, r.input_ids, r.labels, r.truncated, r.num_loss_tokens) for split, r in records]
+        return pa.Table.from_pylist([dict(zip(_ENCODED.names, row, strict=True)) for row in values], schema=_ENCODED)
+
+    def _encoded(self, row_id: str, turns: str) -> Encoded:
+        row = Row(row_id, tuple(Message(**turn) for turn in json.loads(turns)))
+        return self._tokenizer.encode(row, max_length=self._max_length, assistant_only_loss=self._assistant_only_loss)
 
 
-def _encode(rows: Sequence[Row], data: DataConfig, base_model_dir: Path) -> list[Encoded]:
+def _encode(rows: Mapping[Split, Sequence[Row]], data: DataConfig, base_model_dir: Path) -> pa.Table:
+    """All rows of several splits in one stage, because each starts a process that imports transformers."""
     import ray.data
+    from ray.exceptions import RayError
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     context.execution_options.preserve_order = True
-    items = [{"row_id": row.row_id, "messages": json.dumps([m.as_dict() for m in row.messages])} for row in rows]
-    arguments = (base_model_dir, data.max_length, data.assistant_only_loss)
-    one_process = ray.data.ActorPoolStrategy(size=1)
-    stage = ray.data.from_items(items).map_batches(_EncodeBatch, fn_constructor_args=arguments, compute=one_process)
-    return [
-        Encoded(row_id, tuple(ids), tuple(labels), truncated)
-        for row_id, ids, labels, truncated in (json.loads(item["encoded"]) for item in stage.iter_rows())
-    ]
+    context.raise_original_map_exception = True  # what Ray Data wraps, it brings back as text alone
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars
+    parts = _partition(rows)
+    with warnings.catch_warnings():
+        # Ray prints an error of its own about actors that may be restarted, and calls the one way to say no old.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        stage = ray.data.from_arrow(parts).map_batches(
+            _Tokenise,
+            fn_constructor_args=(base_model_dir, data.max_length, data.assistant_only_loss),
+            batch_format="pyarrow",
+            batch_size=_ROWS_PER_BATCH,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(parts)),
+            max_restarts=0,
+        )
+    try:
+        return pa.concat_tables(stage.iter_batches(batch_size=None, batch_format="pyarrow")).cast(_ENCODED)
+    except RayError as error:
+        raise unwrap(error) or error from error
 
 
-def _check(account: SplitAccount, encoded: Sequence[Encoded], data: DataConfig, split: Split) -> None:
+def _partition(rows: Mapping[Split, Sequence[Row]]) -> list[pa.Table]:
+    table = pa.Table.from_pylist(
+        [
+            {"split": split, "row_id": row.row_id, "messages": json.dumps([m.as_dict() for m in row.messages])}
+            for split, of_split in rows.items()
+            for row in of_split
+        ]
+    )
+    return [table.slice(start, _ROWS_PER_PROCESS) for start in range(0, table.num_rows, _ROWS_PER_PROCESS)]
+
+
+def _make(encoded: pa.Table, path: Path, data: DataConfig, split: Split) -> None:
+    """Check a tokenised split, and write the rows that carry loss."""
+    kept = encoded.filter(pc.greater(encoded["num_loss_tokens"], 0))
+    account = _account_for(encoded, kept)
+    _check(account, encoded, data, split)
+    table = kept.select(list(_TOKENS)).replace_schema_metadata({"account": json.dumps(asdict(account))})
+    target = subcache("blocks") / path.name
+    half_made = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    with pa.ipc.new_file(half_made, table.schema) as writer:
+        writer.write_table(table)
+    half_made.replace(target)
+
+
+def _account_for(encoded: pa.Table, kept: pa.Table) -> SplitAccount:
+    lengths = pc.list_value_length(kept["input_ids"])
+    return SplitAccount(
+        rows=encoded.num_rows,
+        kept=kept.num_rows,
+        truncated=pc.sum(encoded["truncated"]).as_py() or 0,
+        dropped=encoded.num_rows - kept.num_rows,
+        tokens=pc.sum(lengths).as_py() or 0,
+        loss_tokens=pc.sum(kept["num_loss_tokens"]).as_py() or 0,
+        longest=pc.max(lengths).as_py() or 0,
+    )
+
+
+def _check(account: SplitAccount, encoded: pa.Table, data: DataConfig, split: Split) -> None:
     """Refuse a split that lost more than the config allows."""
     if account.truncated and not data.truncation:
-        first = next(row.row_id for row in encoded if row.truncated)
+        first = encoded.filter(encoded["truncated"])["row_id"][0]
         raise DataError(
             f"{split}: {account.truncated} rows are longer than data.max_length={data.max_length} tokens, the first at "
             f"{first}; raise data.max_length or set data.truncation: true."
         )
     if account.dropped > data.max_dropped_fraction * account.rows:
-        first = next(row.row_id for row in encoded if not row.num_loss_tokens)
+        first = encoded.filter(pc.equal(encoded["num_loss_tokens"], 0))["row_id"][0]
         raise DataError(
             f"{split}: {account.dropped} of {account.rows} rows have no token to learn after truncation to "
             f"data.max_length={data.max_length}, the first at {first}; the limit is data.max_dropped_fraction="
@@ -176,20 +286,9 @@ def _check(account: SplitAccount, encoded: Sequence[Encoded], data: DataConfig, 
         )
 
 
-def _write(path: Path, kept: Sequence[Encoded], account: SplitAccount) -> None:
-    table = pa.table(
-        {
-            "row_id": [row.row_id for row in kept],
-            "input_ids": pa.array([row.input_ids for row in kept], pa.list_(pa.int32())),
-            "labels": pa.array([row.labels for row in kept], pa.list_(pa.int32())),
-        }
-    ).replace_schema_metadata({"account": json.dumps(asdict(account))})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half_made = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    pq.write_table(table, half_made)
-    half_made.replace(path)
+def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(path)))
 
 
 def _account_in(path: Path) -> SplitAccount:
-    metadata = pq.read_schema(path).metadata
-    return SplitAccount(**json.loads(metadata[b"account"]))
+    return SplitAccount(**json.loads(_open(path).schema.metadata[b"account"]))

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from luthier.config.run import RunConfig
 from luthier.rows import Row
-from luthier.trainers.blocks import SplitAccount, prepare_block
-from luthier.trainers.files import SPLITS, Split, read_rows
+from luthier.trainers.blocks import SplitAccount, prepare_blocks
+from luthier.trainers.files import SPLITS, Split, read_split
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,12 @@ def check_data(cfg: RunConfig, base_model_dir: Path) -> DataReport:
     Raises:
         DataError: Names file and line of the first row that can't be used.
     """
+    blocks = prepare_blocks(cfg.datasets, cfg.data, base_model_dir, SPLITS)
+    train_prompts = {_key(row) for row in read_split(cfg.datasets, "train")}
     splits: dict[Split, SplitReport] = {}
-    train_prompts: set[tuple[str, ...]] = set()
-    for split in SPLITS:
-        rows = [row for dataset in cfg.datasets if getattr(dataset, split) for row in read_rows(dataset, split)]
-        if not rows:
-            continue
-        prompts = [_key(row) for row in rows]
-        if split == "train":
-            train_prompts = set(prompts)
-        block = prepare_block(cfg.datasets, cfg.data, base_model_dir, split)
-        repeated = 0 if split == "train" else sum(prompt in train_prompts for prompt in prompts)
+    for split, block in blocks.items():
+        rows = read_split(cfg.datasets, split)
+        repeated = 0 if split == "train" else sum(_key(row) in train_prompts for row in rows)
         labels = dict(Counter(row.label for row in rows if row.label is not None).most_common())
         splits[split] = SplitReport(block.account, labels, repeated, block.reused)
     return DataReport(splits)

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.run import RunConfig
-from luthier.errors import LuthierError, TrainingFailed
+from luthier.config.train import TrainConfig
+from luthier.errors import LuthierError, ResourceError, TrainingFailed
 from luthier.manifest import Manifest
 from luthier.trainers.artifact import write_artifact
 from luthier.trainers.checkpoint import Checkpoint
 from luthier.trainers.inprocess import make_job, worker_threads
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, MetricsTail, read_metrics
+from luthier.trainers.remote_errors import unwrap
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def train(
 ) -> TrainResult:
     """Fine-tune on the running Ray cluster.
 
-    A run in a directory that holds complete checkpoints of the same configuration continues from the newest.
+    A run in a directory that holds complete checkpoints of the same run (see
+    :func:`luthier.trainers.identity.run_identity`) continues from the newest.
 
     Args:
         cfg: The configuration.
@@ -56,7 +59,8 @@ def train(
 
     Raises:
         TrainingDiverged: The loss became NaN or infinite.
-        TrainingFailed: Workers failed more often than ``train.max_failures`` allows.
+        TrainingFailed: Workers failed more often than ``train.max_failures`` allows, or Ray itself failed.
+        ResourceError: The workers were not scheduled within ``train.start_timeout_s``.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     job = make_job(cfg, base_model_dir, workdir.resolve())
@@ -72,6 +76,7 @@ def train(
 
 
 def _run_workers(job: Job) -> None:
+    from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
@@ -92,10 +97,13 @@ def _run_workers(job: Job) -> None:
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(worker_threads(job.cfg))}},
         ),
     )
+    # Ray's own list of checkpoints names those that our store has deleted since, and Ray would not start over them.
+    (job.workdir / "checkpoints" / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(train.start_timeout_s)  # Ray hands it to its controller
     try:
         trainer.fit()
-    except TrainingFailedError as error:
-        raise _cause(error) from error
+    except (TrainingFailedError, RayError) as error:
+        raise unwrap(error) or _failed(error, train) from error
 
 
 def _worker_main(config: dict[str, Any]) -> None:
@@ -125,17 +133,14 @@ def _worker_main(config: dict[str, Any]) -> None:
     train_loop(job, worker, report)
 
 
-def _cause(error: BaseException) -> LuthierError:
-    """The error of ours that a worker died of, else one that names the first worker's error."""
-    failures: dict[int, BaseException] = getattr(error, "worker_failures", {}) or {}
-    for failure in failures.values():
-        seen: BaseException | None = failure
-        while seen is not None:
-            inner = getattr(seen, "cause", None)
-            for candidate in (seen, inner):
-                if isinstance(candidate, LuthierError):
-                    return type(candidate)(*candidate.args)
-            seen = seen.__cause__
+def _failed(error: BaseException, train: TrainConfig) -> LuthierError:
+    """What to tell of an error that is none of ours: the first worker's, or that of Ray itself."""
+    if type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError":
+        return ResourceError(
+            f"the cluster did not start {train.num_workers} worker(s) of {train.resources_per_worker} within "
+            f"train.start_timeout_s={train.start_timeout_s:g} s; ask for less, wait for others to end, or raise it."
+        )
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", None) or {}
     first = next(iter(failures.items()), None)
     detail = f"worker {first[0]}: {first[1]}" if first else str(error)
     return TrainingFailed(f"training failed: {detail}")

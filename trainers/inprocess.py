@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from luthier.config.run import RunConfig
-from luthier.trainers.blocks import prepare_block
+from luthier.trainers.blocks import prepare_blocks
 from luthier.trainers.checkpoint import Checkpoint
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import Metrics
@@ -17,10 +17,8 @@ from luthier.trainers.strategies import Worker
 
 def make_job(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> Job:
     """Tokenise what training needs, or find it in the cache. The test split is not touched."""
-    train = prepare_block(cfg.datasets, cfg.data, base_model_dir, "train")
-    has_validation = any(dataset.validation for dataset in cfg.datasets)
-    validation = prepare_block(cfg.datasets, cfg.data, base_model_dir, "validation") if has_validation else None
-    return Job(cfg, base_model_dir, train, validation, workdir)
+    blocks = prepare_blocks(cfg.datasets, cfg.data, base_model_dir, ("train", "validation"))
+    return Job(cfg, base_model_dir, blocks["train"], blocks.get("validation"), workdir)
 
 
 def train_in_process(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from luthier.config import RunConfig
-from luthier.errors import TrainingDiverged
+from luthier.errors import ResourceError, TrainingDiverged
 from luthier.manifest import load_manifest, verify
 from luthier.trainers.fit import TrainResult, train
 from luthier.trainers.inprocess import train_in_process
@@ -69,16 +70,14 @@ def test_two_workers_learn_what_one_learns_and_continue_where_they_were_cut_off(
 ) -> None:
     expected = alone(make_config(), base_model_dir, tmp_path / "alone")
     seen: list[Metrics] = []
-    first = train(
-        make_config(**PAIR, max_steps=2),
-        base_model_dir=base_model_dir,
-        workdir=tmp_path / "pair",
-        on_metrics=seen.append,
-    )
+    # A checkpoint each step, and one kept: Ray Train must continue although it took note of those deleted since.
+    settings: dict[str, Any] = {**PAIR, "eval_steps": 1, "save_total_limit": 1}
+    places: dict[str, Any] = {"base_model_dir": base_model_dir, "workdir": tmp_path / "pair"}
+    first = train(make_config(**settings, max_steps=2), **places, on_metrics=seen.append)
     assert seen == list(first.metrics)
-    result = train(
-        make_config(**PAIR), base_model_dir=base_model_dir, workdir=tmp_path / "pair", on_metrics=seen.append
-    )
+    assert [path.name for path in tmp_path.glob("pair/checkpoints/step-*")] == ["step-00000002"]
+    result = train(make_config(**settings), **places, on_metrics=seen.append)
+    assert result.manifest.lineage_id == first.manifest.lineage_id
     assert result.metrics[:2] == first.metrics
     assert seen == list(result.metrics)
     assert [row["step"] for row in result.metrics] == [1, 2, 3]
@@ -170,6 +169,16 @@ def test_full_fine_tuning_changes_every_layer_of_the_real_model(
     assert after.keys() == before.keys()
     unchanged = [name for name in before if before[name].ndim == 2 and torch.equal(before[name], after[name])]
     assert unchanged == []
+
+
+def test_workers_that_the_cluster_cannot_hold_end_the_run_in_time(
+    make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
+) -> None:
+    cfg = make_config(resources_per_worker={"CPU": 64}, start_timeout_s=2)
+    began = time.monotonic()
+    with pytest.raises(ResourceError, match=r"1 worker\(s\) of \{'CPU': 64\.0\} within train\.start_timeout_s=2 s"):
+        train(cfg, base_model_dir=shallow_base_dir, workdir=tmp_path / "run")
+    assert time.monotonic() - began < cfg.train.start_timeout_s + 50  # with what else a run does on a slow machine
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(

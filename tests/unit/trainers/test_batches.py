@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from luthier.trainers.batches import StepPlan, collate
+from luthier.trainers.batches import StepPlan, _shuffled, collate
 from luthier.trainers.tokens import IGNORE, Encoded
 
 SHAPES = list(itertools.product([1, 5, 24, 37], [1, 2, 3], [1, 4], [1, 3]))
@@ -56,6 +56,14 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert epoch(plan) == epoch(StepPlan(64, 2, 4, 1, seed=1))
     assert epoch(plan) != epoch(plan, 1)
     assert epoch(plan) != epoch(StepPlan(64, 2, 4, 1, seed=2))
+
+
+def test_an_epoch_is_shuffled_once_for_all_its_steps() -> None:
+    _shuffled.cache_clear()
+    plan = StepPlan(num_rows=1000, world_size=2, micro_batch=4, accumulation=1, seed=5)
+    epoch(plan)
+    epoch(plan, 1)
+    assert _shuffled.cache_info().misses == 2
 
 
 def test_rows_are_padded_on_the_left_and_positions_start_at_their_first_token() -> None:
