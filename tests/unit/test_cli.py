@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from luthier.cli.app import app
+from luthier.cli.options import emit
 from luthier.config import config_hash, json_schema, load_config
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +24,16 @@ VERBS = (
 )
 
 
-def luthier(*arguments: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *flags, "-m", "luthier.cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def python(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, **(environment or {})}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+
+def luthier(
+    *arguments: str, flags: tuple[str, ...] = (), environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return python(*flags, "-m", "luthier.cli", *arguments, environment=environment)
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
@@ -31,18 +42,19 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     assert [verb for verb in VERBS if f" {verb} " not in done.stdout] == []
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "typer" in imported  # the listing was read
-    assert imported & {"torch", "ray", "pydantic", "transformers", "vllm", "numpy", "yaml"} == set()
+    assert imported & {"torch", "ray", "pydantic", "transformers", "vllm", "numpy", "yaml", "rich"} == set()
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str) -> None:
-    done = luthier(verb, "--help")
-    assert done.returncode == 0
-    assert "Usage: " in done.stdout
+    shown = CliRunner().invoke(app, [verb, "--help"])
+    assert shown.exit_code == 0
+    assert "Usage: " in shown.stdout
 
 
 def test_schema_is_the_configs() -> None:
-    assert json.loads(luthier("schema").stdout) == json_schema()
+    for flags in ((), ("--json",)):
+        assert json.loads(luthier("schema", *flags).stdout) == json_schema()
 
 
 @pytest.mark.parametrize("verb", [("run",), ("data", "check"), ("submit",)], ids=" ".join)
@@ -78,6 +90,12 @@ def test_a_dry_run_for_people_ends_with_a_config_that_loads(tmp_path: Path) -> N
         (["models", "show", "nobody@1", "--registry", "/tmp/no-registry-here"], "error: "),
         (["train"], "Missing argument 'CONFIG'"),
         (["serve"], "--config"),
+        (["serve", "nobody@1", "--config", QUICKSTART], "error: nobody@1: no model 'nobody'"),
+        (["plan", QUICKSTART, "--address", "http://127.0.0.1:1"], "answers at http://127.0.0.1:1"),
+        (
+            ["run", QUICKSTART, "tune.search_space.train.lora_rank={type: choice, values: [1]}", "--dry-run"],
+            "lora_rank",
+        ),
         (["dance"], "No such command 'dance'"),
     ],
 )
@@ -87,6 +105,34 @@ def test_bad_arguments_exit_with_2_and_no_traceback(arguments: list[str], expect
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_environment_names_the_cluster_unless_the_command_does() -> None:
+    for arguments, named in (((), ":2;"), (("--address", "http://127.0.0.1:1"), ":1;")):
+        done = luthier("status", *arguments, environment={"RAY_ADDRESS": "http://127.0.0.1:2"})
+        assert (done.returncode, "127.0.0.1" + named in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("wanted", ["", "1"])
+def test_an_unforeseen_error_is_one_line_unless_its_place_is_wanted(wanted: str) -> None:
+    code = (
+        "import luthier.cli.app as app; from luthier.cli import main\n"
+        "def fail(**_): raise KeyError('first\\nsecond')\n"
+        "app.app = fail; main()"
+    )
+    done = python("-c", code, environment={"LUTHIER_TRACEBACK": wanted})
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) == bool(wanted)
+    if not wanted:
+        assert done.stderr.startswith("error: unexpected KeyError: ")
+        assert "LUTHIER_TRACEBACK=1" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "/data/[bold]x " + "long " * 60 + "[/INST]"
+    emit({}, as_json=False, text=text)
+    assert capsys.readouterr().out == f"{text}\n"
 
 
 def test_models_of_an_empty_registry_are_an_empty_list(tmp_path: Path) -> None:

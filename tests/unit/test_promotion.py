@@ -1,0 +1,134 @@
+"""From a judgement to the registry, and how an alias moves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from luthier import stages
+from luthier.config import RunConfig, apply_overrides
+from luthier.errors import GateRefused, RegistryError
+from luthier.gate import decide
+from luthier.promotion import check_promotion
+from luthier.registry import ModelVersion, Registry
+from luthier.stages import Judgement
+from luthier.view import QuietView
+from tests.unit.artifacts import make_artifact, make_evaluation
+
+VIEW = QuietView()
+
+
+@pytest.fixture
+def cfg(quickstart: RunConfig) -> RunConfig:
+    return apply_overrides(quickstart, {"gate.metric": "rouge_l"})
+
+
+def registered(cfg: RunConfig, place: Path, content: str, *, value: float = 0.7, gain: float = 0.2) -> ModelVersion:
+    """Registered with a stored evaluation, whatever the gate says."""
+    evaluation = make_evaluation(value, gain=gain).model_dump(mode="json")
+    artifact = make_artifact(place / content, cfg, content=content)
+    return Registry(cfg.registry.uri).register(artifact, cfg.name, evaluation)
+
+
+def judged(cfg: RunConfig, *, gain: float = 0.2) -> Judgement:
+    evaluation = make_evaluation(gain=gain)
+    return Judgement(evaluation, decide(evaluation, cfg.gate), {}, ())
+
+
+def test_registering_moves_no_alias_and_the_same_artifact_is_not_registered_twice(
+    cfg: RunConfig, tmp_path: Path
+) -> None:
+    registry = Registry(cfg.registry.uri)
+    first = stages.register(cfg, make_artifact(tmp_path / "1", cfg), judged(cfg), VIEW)
+    assert (first.ref, registry.aliases(cfg.name)) == ("debian-sections@1", {})
+    assert stages.register(cfg, make_artifact(tmp_path / "2", cfg), judged(cfg), VIEW) == first
+    other = stages.register(cfg, make_artifact(tmp_path / "3", cfg, content="b"), judged(cfg), VIEW)
+    assert [version.ref for version in registry.list()] == ["debian-sections@1", other.ref]
+
+
+def test_what_the_gate_refuses_is_not_registered(cfg: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(GateRefused, match="Nothing was registered"):
+        stages.register(cfg, make_artifact(tmp_path / "1", cfg), judged(cfg, gain=0.0), VIEW)
+    assert Registry(cfg.registry.uri).list() == []
+
+
+def test_an_alias_moves_only_from_where_it_was_compared(cfg: RunConfig, tmp_path: Path) -> None:
+    registry, decision = Registry(cfg.registry.uri), judged(cfg).decision
+    first, second = (registered(cfg, tmp_path, content) for content in "ab")
+    stages.promote(cfg, first, None, decision, VIEW)
+    assert registry.aliases(cfg.name) == {"champion": 1}
+    assert registry.history(cfg.name)[-1].figures["rouge_l tuned-base"] == pytest.approx(0.18)
+    with pytest.raises(RegistryError, match="moved it meanwhile"):
+        stages.promote(cfg, second, None, decision, VIEW)
+    stages.promote(cfg, second, first, decision, VIEW)
+    stages.promote(cfg, second, second, decision, VIEW)
+    assert registry.aliases(cfg.name) == {"champion": 2}
+    assert len(registry.history(cfg.name)) == 2
+
+
+def test_an_incumbent_of_another_base_is_found_early(cfg: RunConfig, tmp_path: Path, base_model_dir: Path) -> None:
+    from luthier.errors import ConfigError
+    from luthier.trainers.base_model import base_digest
+
+    registry, digest = Registry(cfg.registry.uri), base_digest(base_model_dir)
+    assert stages.incumbent_of(cfg, base_model_dir) is None
+    ours = registry.register(make_artifact(tmp_path / "1", cfg, base_digest=digest), cfg.name)
+    registry.set_alias(cfg.name, "champion", ours.version, "ada", "first")
+    incumbent = stages.incumbent_of(cfg, base_model_dir)
+    assert incumbent is not None and incumbent.ref == ours.ref
+    other = registered(cfg, tmp_path, "b")
+    registry.set_alias(cfg.name, "champion", other.version, "ada", "another base")
+    with pytest.raises(ConfigError, match=r"debian-sections@2, the incumbent, is an adapter of"):
+        stages.incumbent_of(cfg, base_model_dir)
+
+
+@pytest.mark.parametrize(("value", "passes"), [(0.7, True), (0.67, True), (0.6, False)])
+def test_a_promotion_by_hand_is_held_against_the_present_champion(
+    cfg: RunConfig, tmp_path: Path, value: float, passes: bool
+) -> None:
+    registry = Registry(cfg.registry.uri)
+    champion = registered(cfg, tmp_path, "a")
+    assert check_promotion(registry, champion, "champion")["rouge_l tuned-base"] == pytest.approx(0.18)
+    registry.set_alias(cfg.name, "champion", champion.version, "ada", "first")
+    candidate = registered(cfg, tmp_path, "b", value=value)
+    assert check_promotion(registry, candidate, "other")
+    if passes:
+        assert "rouge_l tuned-incumbent" in check_promotion(registry, candidate, "champion")
+        return
+    with pytest.raises(GateRefused, match=r"luthier evaluate debian-sections@2 --promote"):
+        check_promotion(registry, candidate, "champion")
+
+
+def test_a_promotion_without_figures_is_refused_with_a_remedy_that_exists(cfg: RunConfig, tmp_path: Path) -> None:
+    registry = Registry(cfg.registry.uri)
+    bare = registry.register(make_artifact(tmp_path / "1", cfg), cfg.name)
+    with pytest.raises(RegistryError, match=r"without an evaluation; run luthier evaluate debian-sections@1 --promote"):
+        check_promotion(registry, bare, "champion")
+    registry.set_alias(cfg.name, "champion", bare.version, "ada", "first")
+    judged_one = registered(cfg, tmp_path, "b")
+    with pytest.raises(GateRefused, match="debian-sections@1, the incumbent, has no stored evaluation"):
+        check_promotion(registry, judged_one, "champion")
+    weak = registered(cfg, tmp_path, "c", gain=0.0)
+    with pytest.raises(GateRefused, match="does not lie above 0 as a whole"):
+        check_promotion(registry, weak, "other")
+
+
+def test_a_stored_evaluation_is_shown(cfg: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from luthier.cli.models import promote, rollback, show
+
+    for content in "ab":
+        registered(cfg, tmp_path, content)
+    uri = cfg.registry.uri
+    show("debian-sections@1", registry=uri, as_json=True)
+    assert json.loads(capsys.readouterr().out)["evaluation"]["n"] == 400
+    promote("debian-sections@1", registry=uri, dry_run=True)
+    assert capsys.readouterr().out == "debian-sections@champion would be debian-sections@1\n"
+    assert Registry(uri).aliases(cfg.name) == {}
+    for number in (1, 2):
+        promote(f"debian-sections@{number}", alias="champion", reason="test", registry=uri)
+    assert capsys.readouterr().out.endswith("debian-sections@champion is debian-sections@2\n")
+    rollback("debian-sections", registry=uri, dry_run=True)
+    assert capsys.readouterr().out == "debian-sections@champion would be debian-sections@1\n"
+    assert Registry(uri).aliases(cfg.name) == {"champion": 2}
