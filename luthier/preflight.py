@@ -49,8 +49,9 @@ def check_judgeable(cfg: RunConfig) -> None:
         ConfigError: ``gate.metric`` needs labels that the rows lack.
     """
     from luthier.trainers.evaluation.labels import LabelSet
+    from luthier.trainers.files import evaluation_rows
 
-    rows = test_rows(cfg)
+    rows = evaluation_rows(cfg)
     if not rows:
         raise DataError(
             "no dataset has a test split, so nothing can be judged; add datasets[].test, or only train: luthier train."
@@ -80,17 +81,6 @@ def check_port(cfg: RunConfig) -> None:
 
     if cfg.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
         require_free_port(cfg.serve.host, cfg.serve.port)
-
-
-def test_rows(cfg: RunConfig) -> list[Row]:
-    """The rows that an evaluation will be on."""
-    from luthier.trainers.files import read_rows
-
-    rows = [row for dataset in cfg.datasets if dataset.test for row in read_rows(dataset, "test")]
-    return rows[: cfg.evaluate.limit]
-
-
-test_rows.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it where tests import it
 
 
 def class_labels(cfg: RunConfig, rows: Sequence[Row]) -> tuple[str, ...] | None:

@@ -41,11 +41,13 @@ class Row:
             the report.
         messages: The conversation; its last turn is the assistant's, the answer to learn.
         label: The class name for labelled data, else None.
+        dataset: Name of the dataset that the row was read from.
     """
 
     row_id: str
     messages: tuple[Message, ...]
     label: str | None = None
+    dataset: str = ""
 
     @property
     def prompt(self) -> tuple[Message, ...]:

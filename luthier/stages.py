@@ -110,10 +110,11 @@ def judge(
         view: Shows what happens.
     """
     from luthier.gate import decide
-    from luthier.trainers.answering import answer_all, test_rows, variants_for
+    from luthier.trainers.answering import answer_all, variants_for
+    from luthier.trainers.files import evaluation_rows
 
     with view.stage("evaluate", "Evaluating on the test split"):
-        rows = test_rows(cfg)
+        rows = evaluation_rows(cfg)
         variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent))
         scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
         evaluation = _score(cfg, variants, scored, rows)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from luthier.config.data import DatasetConfig
 from luthier.config.run import RunConfig
+from luthier.errors import LuthierError, ResourceError
 from luthier.precision import computes_in_bf16
 from luthier.rows import Row, few_shot_messages
 from luthier.trainers.files import read_rows
 from luthier.trainers.generate import Generator, Question, Scored
 from luthier.trainers.inprocess import worker_threads
+from luthier.trainers.remote_errors import unwrap
 
 Progress = Callable[[str, int, int], None]
 """Called with variant, rows done, rows in all."""
@@ -26,28 +30,33 @@ class Variant:
     Attributes:
         name: ``base``, ``few_shot``, ``tuned`` or ``incumbent``.
         weights_dir: An artifact's directory; None: the base model.
-        shots: Solved examples before each question.
+        shots: By dataset, solved examples before each question.
     """
 
     name: str
     weights_dir: Path | None = None
-    shots: tuple[Row, ...] = ()
+    shots: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+
+    def question(self, row: Row) -> Question:
+        """The row as this variant is asked it."""
+        return Question(row, few_shot_messages(row, self.shots.get(row.dataset, ())))
 
 
 def variants_for(cfg: RunConfig, tuned: Path, incumbent: Path | None) -> tuple[Variant, ...]:
     """The comparison that the config asks for."""
     variants = [Variant("base")]
     if cfg.evaluate.few_shot_k:
-        variants.append(Variant("few_shot", shots=choose_shots(cfg)))
+        shots = {dataset.name: choose_shots(cfg, dataset) for dataset in cfg.datasets}
+        variants.append(Variant("few_shot", shots=shots))
     variants.append(Variant("tuned", tuned))
     if incumbent is not None:
         variants.append(Variant("incumbent", incumbent))
     return tuple(variants)
 
 
-def choose_shots(cfg: RunConfig) -> tuple[Row, ...]:
-    """``few_shot_k`` training rows, of different labels as far as there are some; the seed decides which."""
-    rows = [row for dataset in cfg.datasets for row in read_rows(dataset, "train")]
+def choose_shots(cfg: RunConfig, dataset: DatasetConfig) -> tuple[Row, ...]:
+    """``few_shot_k`` of the dataset's training rows, of different labels as far as there are; the seed decides which."""
+    rows = read_rows(dataset, "train")
     random.Random(cfg.seed).shuffle(rows)
     first_of_label = {row.label: row for row in reversed(rows)} if rows[0].label is not None else {}
     chosen = list(first_of_label.values())[: cfg.evaluate.few_shot_k]
@@ -56,57 +65,72 @@ def choose_shots(cfg: RunConfig) -> tuple[Row, ...]:
     return tuple((chosen + rest)[: cfg.evaluate.few_shot_k])
 
 
-def test_rows(cfg: RunConfig) -> list[Row]:
-    """The rows that the evaluation is on."""
-    rows = [row for dataset in cfg.datasets if dataset.test for row in read_rows(dataset, "test")]
-    return rows[: cfg.evaluate.limit]
-
-
-test_rows.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it where tests import it
-
-
 def answer_all(
     cfg: RunConfig, variants: Sequence[Variant], rows: Sequence[Row], base_model_dir: Path, on_progress: Progress
 ) -> dict[str, list[Scored]]:
     """Every variant's answer to every row, in the order of the rows. Ray must be initialised.
 
-    Rows are shared out among as many workers as the run trains with.
+    Batches are dealt to as many workers as the run trains with, or as the cluster holds.
+
+    Raises:
+        ResourceError: The cluster can't hold one worker.
+        LuthierError: What a worker raised.
     """
     import ray
+    from ray.exceptions import RayError
 
-    num_workers = max(1, min(cfg.train.num_workers, len(rows)))
-    resources = cfg.train.resources_per_worker
-    actor = ray.remote(num_cpus=resources.get("CPU", 0.0), num_gpus=resources.get("GPU", 0.0))(_Answerer)
-    actors = [actor.remote(cfg, base_model_dir) for _ in range(num_workers)]
-    results: dict[str, list[Scored]] = {}
+    actors = _start_workers(cfg, base_model_dir, at_most=len(rows))
     try:
-        for variant in variants:
-            questions = [Question(row, few_shot_messages(row, variant.shots)) for row in rows]
-            shares = [questions[rank::num_workers] for rank in range(num_workers)]
-            calls = [a.answer.remote(variant.weights_dir, share) for a, share in zip(actors, shares, strict=True)]
-            on_progress(variant.name, 0, len(rows))
-            _wait(calls, [len(share) for share in shares], partial(on_progress, variant.name), len(rows))
-            parts = ray.get(calls)
-            results[variant.name] = [parts[index % num_workers][index // num_workers] for index in range(len(rows))]
+        return {
+            variant.name: _answer(actors, variant, rows, cfg.evaluate.batch_size, partial(on_progress, variant.name))
+            for variant in variants
+        }
+    except RayError as error:
+        raise unwrap(error) or LuthierError(f"a worker that answered the test split failed: {error}") from error
     finally:
         for handle in actors:
             ray.kill(handle)
-    return results
 
 
-def _wait(calls: list[object], sizes: list[int], on_progress: Callable[[int, int], None], total: int) -> None:
+def _start_workers(cfg: RunConfig, base_model_dir: Path, at_most: int) -> list[Any]:
     import ray
 
-    size_of = dict(zip(calls, sizes, strict=True))
-    pending, done = list(calls), 0
-    while pending:
-        ready, pending = ray.wait(pending, num_returns=1)
-        done += sum(size_of[call] for call in ready)
-        on_progress(done, total)
+    need = {key: amount for key, amount in cfg.train.resources_per_worker.items() if amount > 0}
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room = min(int(have.get(key, 0.0) // amount) for key, amount in need.items())
+    if room < 1:
+        asked = ", ".join(f"{amount:g} {key}" for key, amount in need.items())
+        raise ResourceError(
+            f"answering the test split takes {asked} (train.resources_per_worker), more than the cluster has; "
+            "lower it, or use a larger cluster."
+        )
+    others = {key: amount for key, amount in need.items() if key not in ("CPU", "GPU")}
+    actor = ray.remote(num_cpus=need.get("CPU", 0.0), num_gpus=need.get("GPU", 0.0), resources=others)(_Answerer)
+    return [actor.remote(cfg, base_model_dir) for _ in range(min(cfg.train.num_workers, room, at_most))]
+
+
+def _answer(
+    actors: list[Any], variant: Variant, rows: Sequence[Row], batch_size: int, on_progress: Callable[[int, int], None]
+) -> list[Scored]:
+    """One variant's answers; whichever worker is free takes the next batch of rows of like length."""
+    from ray.util import ActorPool
+
+    order = sorted(range(len(rows)), key=lambda index: sum(len(turn.content) for turn in rows[index].prompt))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    found: dict[int, Scored] = {}
+    on_progress(0, len(rows))
+
+    def ask(actor: Any, batch: list[int]) -> Any:
+        return actor.answer.remote(variant.weights_dir, batch, [variant.question(rows[index]) for index in batch])
+
+    for batch, scored in ActorPool(actors).map_unordered(ask, batches):
+        found |= dict(zip(batch, scored, strict=True))
+        on_progress(len(found), len(rows))
+    return [found[index] for index in range(len(rows))]
 
 
 class _Answerer:
-    """A worker process that answers its share of the rows."""
+    """A worker process that answers batches, and keeps the model that it answered with last."""
 
     def __init__(self, cfg: RunConfig, base_model_dir: Path) -> None:
         import torch
@@ -114,14 +138,25 @@ class _Answerer:
         torch.set_num_threads(worker_threads(cfg))
         self._cfg = cfg
         self._base_model_dir = base_model_dir
+        self._loaded: tuple[Path | None, Generator] | None = None
 
-    def answer(self, weights_dir: Path | None, questions: list[Question]) -> list[Scored]:
-        """Load a model and answer with it."""
+    def answer(
+        self, weights_dir: Path | None, batch: list[int], questions: list[Question]
+    ) -> tuple[list[int], list[Scored]]:
+        """The batch's row numbers, and its answers in the same order."""
+        limits = self._cfg.evaluate
+        scored = self._generator(weights_dir).score(
+            questions, max_new_tokens=limits.max_new_tokens, batch_size=limits.batch_size
+        )
+        return batch, scored
+
+    def _generator(self, weights_dir: Path | None) -> Generator:
         import torch
 
-        cfg = self._cfg
-        device = torch.device("cuda" if cfg.train.use_gpu else "cpu")
-        dtype = torch.bfloat16 if computes_in_bf16(cfg.train.bf16, device.type) else torch.float32
-        generator = Generator(self._base_model_dir, cfg.model, weights_dir, dtype, device)
-        limits = cfg.evaluate
-        return generator.score(questions, max_new_tokens=limits.max_new_tokens, batch_size=limits.batch_size)
+        if self._loaded is None or self._loaded[0] != weights_dir:
+            cfg = self._cfg
+            self._loaded = None  # two models need not fit at a time
+            device = torch.device("cuda" if cfg.train.use_gpu else "cpu")
+            dtype = torch.bfloat16 if computes_in_bf16(cfg.train.bf16, device.type) else torch.float32
+            self._loaded = (weights_dir, Generator(self._base_model_dir, cfg.model, weights_dir, dtype, device))
+        return self._loaded[1]

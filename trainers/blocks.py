@@ -33,6 +33,9 @@ from luthier.trainers.tokens import ChatTokenizer, Encoded
 _FORMAT = 2
 """Counts up when the encoding changes, so that no older cache is read."""
 
+SAMPLING = {"max_train_samples", "max_eval_samples"}
+"""Settings of ``data`` that say which tokenised rows are used, and change none of them."""
+
 _TOKENS = {"row_id": pa.string(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())}
 """Columns of a block; while it is being made it has the following ones too."""
 
@@ -168,7 +171,7 @@ def _source(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir:
         {
             "format": _FORMAT,
             "model": base_digest(base_model_dir),
-            "data": data.model_dump(mode="json"),
+            "data": data.model_dump(mode="json", exclude=SAMPLING),
             "datasets": [
                 dataset.model_dump(mode="json", include={"name", "system", "prompt", "labels"}) for dataset in present
             ],

@@ -6,10 +6,13 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 from luthier.config.data import DatasetConfig
+from luthier.config.run import RunConfig
 from luthier.digests import sha256_file
 from luthier.errors import DataError
 from luthier.manifest import DataFingerprint
@@ -50,12 +53,21 @@ def read_rows(dataset: DatasetConfig, split: Split) -> list[Row]:
         if not path.is_file():
             raise DataError(f"datasets[].{split}: file {str(path)!r} does not exist; correct the path.")
         rows = [
-            to_conversation(record, dataset, f"{path}:{line}", f"{owner}{path.name}:{line}")
+            replace(
+                to_conversation(record, dataset, f"{path}:{line}", f"{owner}{path.name}:{line}"), dataset=dataset.name
+            )
             for line, record in _records(path)
         ]
     if not rows:
         raise DataError(f"datasets[].{split}: {str(path)!r} holds no rows; give a file with at least one.")
     return rows
+
+
+def evaluation_rows(cfg: RunConfig) -> list[Row]:
+    """The test rows that an evaluation is on; of several datasets in turn, so that a limit leaves some of each."""
+    columns = [read_rows(dataset, "test") for dataset in cfg.datasets if dataset.test]
+    rows = [row for group in zip_longest(*columns) for row in group if row is not None]
+    return rows[: cfg.evaluate.limit]
 
 
 def fingerprint(dataset: DatasetConfig, split: Split, num_rows: int) -> DataFingerprint:

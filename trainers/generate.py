@@ -18,6 +18,15 @@ from luthier.rows import Message, Row
 from luthier.trainers.batches import collate
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.model import load_adapter, load_base
+from luthier.trainers.prompts import (
+    PromptBatch,
+    batch_prompts,
+    common_beginning,
+    continue_with,
+    plain_cache,
+    prefill,
+    widened,
+)
 from luthier.trainers.tokens import IGNORE, ChatTokenizer, Encoded
 
 
@@ -68,14 +77,19 @@ class Generator:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        from transformers import GenerationConfig
+
         self.tokenizer = ChatTokenizer(base_model_dir)
         full = weights_dir is not None and (weights_dir / "model").is_dir()
         loaded = load_base(weights_dir / "model" if full and weights_dir else base_model_dir, model, dtype)
+        # Greedy means greedy: the author's sampling settings, such as a repetition penalty, would creep in.
+        loaded.generation_config = GenerationConfig()
         if weights_dir is not None and not full:
             loaded = load_adapter(loaded, weights_dir / "adapter")
         self.model: Any = loaded.to(device).eval()
         self.device = device
 
+    @torch.inference_mode()
     def score(
         self,
         questions: Sequence[Question],
@@ -93,63 +107,85 @@ class Generator:
             on_batch: Called with the number of rows done so far.
         """
         prompts = [self.tokenizer.prompt_ids(question.prompt) for question in questions]
+        cache = plain_cache(self.model)
+        num_shared = 0 if cache is None else common_beginning(prompts)
+        if num_shared:
+            prefill(self.model, cache, prompts[0][:num_shared], self.device)
         by_length = sorted(range(len(questions)), key=lambda index: len(prompts[index]))
         results: dict[int, Scored] = {}
         for start in range(0, len(by_length), batch_size):
             chosen = by_length[start : start + batch_size]
-            rows = [questions[index].row for index in chosen]
-            ids = [prompts[index] for index in chosen]
-            answers = self._generate(rows, ids, max_new_tokens)
-            losses = self._reference_losses([questions[index] for index in chosen], ids)
-            for index, answer, (nll, num_tokens) in zip(chosen, answers, losses, strict=True):
-                results[index] = Scored(answer, nll, num_tokens)
+            batch = batch_prompts([prompts[index] for index in chosen], num_shared, self.tokenizer.pad_id)
+            scored = self._score_batch(
+                [questions[index] for index in chosen], batch.to(self.device), cache, max_new_tokens
+            )
+            results |= dict(zip(chosen, scored, strict=True))
             on_batch(len(results))
         return [results[index] for index in range(len(questions))]
 
-    @torch.inference_mode()
-    def _generate(self, rows: Sequence[Row], prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[Answer]:
+    def _score_batch(
+        self, questions: Sequence[Question], prompts: PromptBatch, shared: Any, max_new_tokens: int
+    ) -> list[Scored]:
+        """Answer one batch, then measure the reference answers on the same keys and values."""
+        cache = None if shared is None else widened(shared, len(questions))
+        answers = self._generate(questions, prompts, cache, max_new_tokens)
+        references = [self.tokenizer.answer_ids(_solved(question))[1] for question in questions]
+        if cache is None:
+            losses = self._whole_losses(answers, references)
+        else:
+            losses = continue_with(self.model, cache, prompts, references, self.tokenizer.pad_id)
+        return [Scored(answer, nll, count) for answer, (nll, count) in zip(answers, losses, strict=True)]
+
+    def _generate(
+        self, questions: Sequence[Question], prompts: PromptBatch, cache: Any, max_new_tokens: int
+    ) -> list[Answer]:
         from transformers import GenerationConfig
 
-        unlabelled = [
-            Encoded(row.row_id, ids, (IGNORE,) * len(ids), False) for row, ids in zip(rows, prompts, strict=True)
-        ]
-        batch = collate(unlabelled, self.tokenizer.pad_id).to(self.device)
         witness = _TopTwo()
         tokens_BT = self.model.generate(
-            input_ids=batch.input_ids_BS,
-            attention_mask=batch.attention_mask_BS,
+            input_ids=prompts.input_ids_BS,
+            attention_mask=prompts.attention_mask_BS,
             logits_processor=[witness],
             generation_config=GenerationConfig(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
-                eos_token_id=self.tokenizer.eos_id,
+                eos_token_id=list(self.tokenizer.stop_ids),
                 pad_token_id=self.tokenizer.pad_id,
             ),
-        )[:, batch.input_ids_BS.shape[1] :]
+            **({} if cache is None else {"past_key_values": cache}),
+        )[:, prompts.input_ids_BS.shape[1] :]
         return [
-            self._answer(row.row_id, ids, tokens_BT[index].tolist(), witness.of_row(index))
-            for index, (row, ids) in enumerate(zip(rows, prompts, strict=True))
+            self._answer(question, prompts.row(index), tokens_BT[index].tolist(), witness.of_row(index))
+            for index, question in enumerate(questions)
         ]
 
     def _answer(
-        self, row_id: str, prompt: tuple[int, ...], tokens: list[int], seen: list[tuple[Candidate, Candidate]]
+        self, question: Question, prompt: tuple[int, ...], tokens: list[int], seen: list[tuple[Candidate, Candidate]]
     ) -> Answer:
-        eos = self.tokenizer.eos_id
-        length = tokens.index(eos) + 1 if eos in tokens else len(tokens)
+        stops = set(self.tokenizer.stop_ids)
+        length = next((place + 1 for place, token in enumerate(tokens) if token in stops), len(tokens))
         said = tuple(tokens[:length])
-        return Answer(row_id, prompt, said, self.tokenizer.decode(said), tuple(seen[:length]))
+        text = self.tokenizer.decode(said)
+        asked = tuple(message.as_dict() for message in question.prompt)
+        return Answer(question.row.row_id, prompt, said, text, tuple(seen[:length]), asked)
 
-    @torch.inference_mode()
-    def _reference_losses(
-        self, questions: Sequence[Question], prompts: Sequence[tuple[int, ...]]
-    ) -> list[tuple[float, int]]:
-        encoded = []
-        for question, ids in zip(questions, prompts, strict=True):
-            solved = Row(question.row.row_id, (*question.prompt, question.row.messages[-1]))
-            whole = self.tokenizer.encode(solved, max_length=2**31, assistant_only_loss=True)
-            labels = (IGNORE,) * len(ids) + whole.labels[len(ids) :]
-            encoded.append(Encoded(whole.row_id, whole.input_ids, labels, False))
+    def _whole_losses(self, answers: Sequence[Answer], references: Sequence[Sequence[int]]) -> list[tuple[float, int]]:
+        """Reference losses of a model whose cache can't be cut back: prompts and answers in one pass."""
+        encoded = [
+            Encoded(
+                answer.row_id,
+                (*answer.prompt_token_ids, *reference),
+                (*[IGNORE] * len(answer.prompt_token_ids), *reference),
+                False,
+            )
+            for answer, reference in zip(answers, references, strict=True)
+        ]
         return SumLoss(self.model).row_losses(collate(encoded, self.tokenizer.pad_id).to(self.device))
+
+
+def _solved(question: Question) -> Row:
+    """The question as it was shown, with the reference answer."""
+    return Row(question.row.row_id, (*question.prompt, question.row.messages[-1]))
 
 
 class _TopTwo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luthier.config.run import RunConfig
 from luthier.digests import sha256_json
-from luthier.trainers.blocks import Block
+from luthier.trainers.blocks import SAMPLING, Block
 
 _NOT_IDENTITY = {
     "max_steps",
@@ -36,6 +36,7 @@ def run_identity(cfg: RunConfig, train: Block, validation: Block | None) -> str:
             "seed": cfg.seed,
             "model": cfg.model.model_dump(mode="json", exclude={"model_name_or_path", "revision"}),
             "train": cfg.train.model_dump(mode="json", exclude=_NOT_IDENTITY),
+            "sampling": cfg.data.model_dump(mode="json", include=SAMPLING),
             "blocks": [train.path.name, validation.path.name if validation else None],
         }
     )

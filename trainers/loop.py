@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,13 +47,21 @@ class Job:
     validation: Block | None
     workdir: Path
 
+    def train_rows(self) -> Sequence[Encoded]:
+        """The rows to learn from."""
+        return sample(self.train.read(), self.cfg.data.max_train_samples, self.cfg.seed)
+
+    def validation_rows(self) -> Sequence[Encoded]:
+        """The rows to validate on; none where there is no validation split."""
+        rows: Sequence[Encoded] = self.validation.read() if self.validation else ()
+        return sample(rows, self.cfg.data.max_eval_samples, self.cfg.seed)
+
     def plan(self, world_size: int) -> StepPlan:
         """Which rows go where."""
-        train = self.cfg.train
+        train, kept = self.cfg.train, self.train.account.kept
+        num_rows = min(kept, self.cfg.data.max_train_samples or kept)
         accumulation = train.gradient_accumulation_steps
-        return StepPlan(
-            self.train.account.kept, world_size, train.per_device_train_batch_size, accumulation, self.cfg.seed
-        )
+        return StepPlan(num_rows, world_size, train.per_device_train_batch_size, accumulation, self.cfg.seed)
 
     def num_steps(self, world_size: int) -> int:
         """Optimizer steps of the whole run."""
@@ -67,6 +76,13 @@ class Job:
         )
 
 
+def sample(rows: Sequence[Encoded], limit: int | None, seed: int) -> Sequence[Encoded]:
+    """``limit`` rows drawn evenly, in their order; all where there are no more, or no limit is set."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), limit))]
+
+
 def train_loop(job: Job, worker: Worker, report: Report) -> None:
     """Train from the newest complete checkpoint, or from the start, to the last step.
 
@@ -78,16 +94,14 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     Raises:
         TrainingDiverged: The loss or the gradient became NaN or infinite.
     """
-    train, plan, num_steps = (
-        _settled(job.cfg.train, worker),
-        job.plan(worker.world_size),
-        job.num_steps(worker.world_size),
-    )
+    train, plan = _settled(job.cfg.train, worker), job.plan(worker.world_size)
+    num_steps = job.num_steps(worker.world_size)
     torch.manual_seed(job.cfg.seed)
-    rows, validation = job.train.read(), job.validation.read() if job.validation else []
+    rows, validation = job.train_rows(), job.validation_rows()
     pad_id = ChatTokenizer(job.base_model_dir).pad_id
     model = build_trainable(job.base_model_dir, job.cfg.model, train)
     strategy = build_strategy(train, SumLoss(model), worker, num_steps)
+    torch.manual_seed(job.cfg.seed + worker.rank)  # all start from equal weights, and drop out different units
     store = job.store()
     first_step = _resume(store, strategy, worker)
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
@@ -175,7 +189,7 @@ def _save(
         if worker.rank == 0:
             write_weights(model, weights, checkpoint.weights_dir)
         strategy.save_state(checkpoint.state_dir)
-        torch.save(torch.get_rng_state(), checkpoint.state_dir / f"rng-{worker.rank}.pt")
+        torch.save(_random_state(worker), checkpoint.state_dir / f"rng-{worker.rank}.pt")
 
     return store.save(worker, step, metrics, write)
 
@@ -188,5 +202,16 @@ def _resume(store: CheckpointStore, strategy: Strategy, worker: Worker) -> int:
     strategy.load_state(checkpoint.state_dir)
     rng = checkpoint.state_dir / f"rng-{worker.rank}.pt"
     if rng.exists():
-        torch.set_rng_state(torch.load(rng, weights_only=True))
+        state = torch.load(rng, weights_only=True)
+        torch.set_rng_state(state["cpu"])
+        if "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], worker.device)
     return checkpoint.step
+
+
+def _random_state(worker: Worker) -> dict[str, torch.Tensor]:
+    """The generators that dropout draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if worker.device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(worker.device)
+    return state

@@ -41,12 +41,7 @@ class SumLoss(nn.Module):
 
     def row_losses(self, batch: Batch) -> list[tuple[float, int]]:
         """Per row: summed negative log-likelihood in nats, and the tokens it is over."""
-        logits_BKV, targets_BK = self._logits_and_targets(batch)
-        losses_BK = functional.cross_entropy(
-            logits_BKV.float().transpose(1, 2), targets_BK, reduction="none", ignore_index=IGNORE
-        )
-        counts = (targets_BK != IGNORE).sum(dim=1).tolist()
-        return list(zip(losses_BK.sum(dim=1).tolist(), counts, strict=True))
+        return row_losses(*self._logits_and_targets(batch))
 
     def _logits_and_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, K, V) at the positions where some row has a target, and those targets (B, K).
@@ -66,3 +61,17 @@ class SumLoss(nn.Module):
             use_cache=False,
         )
         return output.logits, targets_BS[:, kept_K]
+
+
+def row_losses(logits_BKV: torch.Tensor, targets_BK: torch.Tensor) -> list[tuple[float, int]]:
+    """Per row: summed negative log-likelihood in nats of its targets, and how many they are.
+
+    Rows are taken one at a time, because the float32 copies of all rows' logits could be larger than the model.
+    """
+    return [
+        (
+            float(functional.cross_entropy(logits_KV.float(), targets_K, reduction="sum", ignore_index=IGNORE)),
+            int((targets_K != IGNORE).sum()),
+        )
+        for logits_KV, targets_K in zip(logits_BKV, targets_BK, strict=True)
+    ]

@@ -21,15 +21,13 @@ def prepare_data(cfg: RunConfig, base_model_dir: Path) -> None:
     Raises:
         DataError: A file is missing or malformed.
     """
-    from luthier.trainers.blocks import prepare_block
+    from luthier.trainers.blocks import prepare_blocks
 
     searched = {path: domain for path, domain in sweep_of(cfg).search_space.items() if _is_data(path)}
     listed = {path: domain.values for path, domain in searched.items() if isinstance(domain, Choice | Grid)}
     for values in itertools.product(*listed.values()):
         trial = trial_config(cfg, dict(zip(listed, values, strict=True)))
-        prepare_block(trial.datasets, trial.data, base_model_dir, "train")
-        if any(dataset.validation for dataset in trial.datasets):
-            prepare_block(trial.datasets, trial.data, base_model_dir, "validation")
+        prepare_blocks(trial.datasets, trial.data, base_model_dir, ("train", "validation"))
 
 
 def trials_tokenise(tune: TuneConfig) -> bool:

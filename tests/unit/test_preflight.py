@@ -12,7 +12,8 @@ import pytest
 
 from luthier.config import RunConfig, apply_overrides
 from luthier.errors import ConfigError, DataError, LuthierError, OutputError
-from luthier.preflight import check_port, class_labels, preflight, test_rows
+from luthier.preflight import check_port, class_labels, preflight
+from luthier.trainers.files import evaluation_rows
 
 LABELLED = [{"text": "a mail reader", "label": label} for label in ("mail", "science") * 3]
 FREE = [{"prompt": "who?", "completion": "me"}] * 6
@@ -94,11 +95,11 @@ def test_a_taken_port_is_refused_where_the_endpoint_will_be_here(tmp_path: Path)
 
 def test_labels_are_those_of_each_dataset(tmp_path: Path) -> None:
     cfg = config(tmp_path, LABELLED)
-    assert class_labels(cfg, test_rows(cfg)) == ("mail", "science")
+    assert class_labels(cfg, evaluation_rows(cfg)) == ("mail", "science")
     named = apply_overrides(cfg, {"datasets.0.labels": ["science", "mail", "math"]})
-    assert class_labels(named, test_rows(named)) == ("science", "mail", "math")
+    assert class_labels(named, evaluation_rows(named)) == ("science", "mail", "math")
     new = config(tmp_path, [*LABELLED, {"text": "x", "label": "editors"}])
-    assert class_labels(new, test_rows(new)) == ("editors", "mail", "science")
+    assert class_labels(new, evaluation_rows(new)) == ("editors", "mail", "science")
     mixed = config(tmp_path, [*LABELLED, FREE[0]])
-    assert class_labels(mixed, test_rows(mixed)) is None
-    assert class_labels(apply_overrides(mixed, {"evaluate.limit": 6}), test_rows(mixed)[:6]) == ("mail", "science")
+    assert class_labels(mixed, evaluation_rows(mixed)) is None
+    assert class_labels(apply_overrides(mixed, {"evaluate.limit": 6}), evaluation_rows(mixed)[:6]) == ("mail", "science")
