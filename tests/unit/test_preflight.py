@@ -102,4 +102,7 @@ def test_labels_are_those_of_each_dataset(tmp_path: Path) -> None:
     assert class_labels(new, evaluation_rows(new)) == ("editors", "mail", "science")
     mixed = config(tmp_path, [*LABELLED, FREE[0]])
     assert class_labels(mixed, evaluation_rows(mixed)) is None
-    assert class_labels(apply_overrides(mixed, {"evaluate.limit": 6}), evaluation_rows(mixed)[:6]) == ("mail", "science")
+    assert class_labels(apply_overrides(mixed, {"evaluate.limit": 6}), evaluation_rows(mixed)[:6]) == (
+        "mail",
+        "science",
+    )
