@@ -52,21 +52,23 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
     gpu = cfg.train.use_gpu
     versions = {version.ref: version for version in map(registry.resolve, refs)}
     adapters: dict[str, str] = {}
+    ranks = [0]
     engines: list[EngineSpec] = []
     for ref, version in versions.items():
         directory = registry.fetch(ref)
         if version.manifest.method == "lora":
-            _check_adapter(version, directory / "adapter", base_digest, cfg)
+            ranks.append(_checked_rank(version, directory / "adapter", base_digest, cfg))
             adapters[ref] = str(directory / "adapter")
         else:
-            engines.append(EngineSpec(ref, f"{directory}/model", f"{directory}/tokenizer", {}, cfg.serve, gpu))
+            engines.append(EngineSpec(ref, f"{directory}/model", f"{directory}/tokenizer", {}, 0, cfg.serve, gpu))
     names = names_of(list(versions.values()), cfg.registry.alias)
     if adapters or not engines:
         base_id = base_name(cfg.model.model_name_or_path)
         if base_id in names:
             raise ServingError(f"the base model and a registered model are both named {base_id!r}; rename the latter.")
         names[base_id] = base_id
-        engines.insert(0, EngineSpec(base_id, str(base_model_dir), str(base_model_dir), adapters, cfg.serve, gpu))
+        place = str(base_model_dir)
+        engines.insert(0, EngineSpec(base_id, place, place, adapters, max(ranks), cfg.serve, gpu))
     return Catalog(tuple(engines), names)
 
 
@@ -84,16 +86,29 @@ def names_of(versions: Sequence[ModelVersion], default_alias: str) -> dict[str, 
     return names
 
 
-def _check_adapter(version: ModelVersion, adapter_dir: Path, base_digest: str, cfg: RunConfig) -> None:
+def _checked_rank(version: ModelVersion, adapter_dir: Path, base_digest: str, cfg: RunConfig) -> int:
+    """The largest rank of an adapter that can be served.
+
+    Raises:
+        ServingError: It can't.
+    """
     trained_on = version.manifest.base_model
     if trained_on.digest != base_digest:
         raise ServingError(
             f"{version.ref} was trained on {trained_on.model_name_or_path} with digest {trained_on.digest[:12]}, but the "
             f"served base {cfg.model.model_name_or_path} has {base_digest[:12]}; serve it with its own base."
         )
-    problem = adapter_problem(json.loads((adapter_dir / "adapter_config.json").read_text()), cfg.serve.max_lora_rank)
+    settings = json.loads((adapter_dir / "adapter_config.json").read_text())
+    problem = adapter_problem(settings, cfg.serve.max_lora_rank)
     if problem:
         raise ServingError(f"{version.ref} can't be served as an adapter: {problem}.")
+    return largest_rank(settings)
+
+
+def largest_rank(settings: dict[str, Any]) -> int:
+    """The rank that an adapter's ``adapter_config.json`` tells, or the largest where layers differ."""
+    ranks: list[int] = [settings["r"], *(settings.get("rank_pattern") or {}).values()]
+    return max(ranks)
 
 
 def adapter_problem(settings: dict[str, Any], max_lora_rank: int) -> str | None:
@@ -101,9 +116,9 @@ def adapter_problem(settings: dict[str, Any], max_lora_rank: int) -> str | None:
 
     Args:
         settings: The adapter's ``adapter_config.json``.
-        max_lora_rank: Largest rank that the engine is started for.
+        max_lora_rank: Largest rank that may be served.
     """
-    rank = max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
+    rank = largest_rank(settings)
     if rank > max_lora_rank:
         return f"its rank {rank} is above serve.max_lora_rank={max_lora_rank}; raise that"
     merge = "merge it into its base (luthier export --merge) and register the result as a full model"

@@ -149,7 +149,7 @@ def _not_json(name: str) -> None:
 
 async def _respond(parts: AsyncIterator[Part]) -> Response:
     """The response that an engine's first part begins."""
-    first = await _next(parts)
+    first = await _next(parts) or INTERNAL
     if isinstance(first, Failure):
         return _failed(first)
     if isinstance(first, dict):

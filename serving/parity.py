@@ -180,13 +180,13 @@ def compare(answer: Answer, served: Served, tolerance: float) -> ParityRow:
     position = _parting(answer.token_ids, served.token_ids)
     if position is None:
         return ParityRow(answer.row_id, "same")
-    trainer_top = answer.candidates[position] if position < len(answer.candidates) else ()
+    trainer_top: tuple[Candidate, ...] = answer.candidates[position] if position < len(answer.candidates) else ()
     served_top = served.candidates[position] if position < len(served.candidates) else ()
     gap = _gap(trainer_top)
     chosen = served.token_ids[position] if position < len(served.token_ids) else None
     tie = gap is not None and gap <= tolerance and chosen == trainer_top[1].token_id
     outcome: Outcome = "near-tie" if tie else "mismatch"
-    return ParityRow(answer.row_id, outcome, position, gap, _gap(served_top), tuple(trainer_top), served_top)
+    return ParityRow(answer.row_id, outcome, position, gap, _gap(served_top), trainer_top, served_top)
 
 
 def _parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:

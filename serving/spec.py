@@ -20,6 +20,7 @@ class EngineSpec:
         model_dir: Directory of the weights.
         tokenizer_dir: Directory of tokenizer and chat template.
         adapters: Canonical name of each adapter to its directory.
+        max_rank: Largest rank among the adapters; 0: there are none.
         serve: Limits and resources.
         gpu: Whether it reserves a GPU.
     """
@@ -28,6 +29,7 @@ class EngineSpec:
     model_dir: str
     tokenizer_dir: str
     adapters: dict[str, str]
+    max_rank: int
     serve: ServeConfig
     gpu: bool
 

@@ -41,10 +41,10 @@ class ServeConfig(Config):
     """Requests that the engine decodes together."""
 
     max_loras: Annotated[int, Field(ge=1)] = 4
-    """Adapters held by the engine at a time."""
+    """Adapters held by the engine at a time; no more than are served."""
 
     max_lora_rank: Annotated[int, Field(ge=1, le=512)] = 64
-    """Largest rank of an adapter that can be served."""
+    """Largest rank of an adapter that can be served; the engine is sized for the ranks that are."""
 
     num_replicas: Annotated[int, Field(ge=1)] = 1
     """Engines."""

@@ -89,7 +89,6 @@ def live(ray_session: Any, base_model_dir: Path, tmp_path_factory: pytest.TempPa
         "name": "demo",
         "registry.uri": str(directory / "registry"),
         "serve.port": free_port(),
-        "serve.num_cpus": 2,
         "serve.dtype": "float32",
         "serve.max_model_len": 128,
         "serve.max_num_seqs": 4,

@@ -124,7 +124,7 @@ def stand_in_group() -> TrainTrial:
         def work(on_row: Any) -> None:
             import time
 
-            running = [Member.remote().run.remote(rank) for rank in range(2)]
+            running = [Member.remote().run.remote(rank) for rank in range(2)]  # type: ignore[attr-defined]
             loss = abs(math.log10(cfg.train.learning_rate) + 3)
             for step in range(1, 5):
                 time.sleep(0.5)

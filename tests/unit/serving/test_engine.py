@@ -11,9 +11,9 @@ from luthier.serving.deploy import engine_options
 from luthier.serving.spec import EngineSpec
 
 
-def spec(*, adapters: bool = True, gpu: bool = False, **serve: Any) -> EngineSpec:
-    places = {"demo@1": "/demo"} if adapters else {}
-    return EngineSpec("base", "/base", "/base", places, ServeConfig(**serve), gpu)
+def spec(*, adapters: int = 1, rank: int = 8, gpu: bool = False, **serve: Any) -> EngineSpec:
+    places = {f"demo@{number}": "/demo" for number in range(adapters)}
+    return EngineSpec("base", "/base", "/base", places, rank, ServeConfig(**serve), gpu)
 
 
 def test_limits_reach_vllm_and_code_of_a_model_does_not_run() -> None:
@@ -28,15 +28,22 @@ def test_limits_reach_vllm_and_code_of_a_model_does_not_run() -> None:
 def test_only_adapters_turn_lora_on() -> None:
     from luthier.serving.engine import engine_kwargs
 
-    assert engine_kwargs(spec(max_loras=2), "float32")["max_loras"] == 2
-    assert "enable_lora" not in engine_kwargs(spec(adapters=False), "float32")
+    assert engine_kwargs(spec(), "float32")["enable_lora"] is True
+    assert "enable_lora" not in engine_kwargs(spec(adapters=0), "float32")
+
+
+@pytest.mark.parametrize(("served", "limit", "slots"), [(1, 4, 1), (4, 4, 4), (9, 4, 4)])
+def test_there_are_no_more_slots_than_adapters(served: int, limit: int, slots: int) -> None:
+    from luthier.serving.engine import engine_kwargs
+
+    assert engine_kwargs(spec(adapters=served, max_loras=limit), "float32")["max_loras"] == slots
 
 
 @pytest.mark.parametrize(("asked", "given"), [(1, 8), (8, 8), (9, 16), (64, 64), (257, 320), (512, 512)])
 def test_the_rank_is_one_that_vllm_has_kernels_for(asked: int, given: int) -> None:
     from luthier.serving.engine import engine_kwargs
 
-    assert engine_kwargs(spec(max_lora_rank=asked), "float32")["max_lora_rank"] == given
+    assert engine_kwargs(spec(rank=asked, max_lora_rank=512), "float32")["max_lora_rank"] == given
 
 
 def test_a_larger_rank_is_refused_by_the_config() -> None:
