@@ -1,0 +1,64 @@
+"""Training and serving where there is a GPU."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from luthier.cluster.session import start
+from luthier.config import RunConfig, load_config
+from luthier.registry import Registry
+from luthier.serving import ask, deploy, stop
+
+ROOT = Path(__file__).parents[2]
+KEY = "a-key-of-the-tests"
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+needs_gpu = pytest.mark.skipif(not has_gpu(), reason="no CUDA device")
+
+
+@pytest.fixture
+def on_gpu(tmp_path: Path) -> RunConfig:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "storage_path": str(tmp_path / "runs"),
+        "registry.uri": str(tmp_path / "registry"),
+        "tune": "null",
+        "train.num_workers": 1,
+        "train.resources_per_worker": "{CPU: 1, GPU: 1}",
+        "train.max_steps": 4,
+        "serve.port": port,
+    }
+    return load_config(ROOT / "configs" / "quickstart.yaml", [f"{key}={value}" for key, value in settings.items()])
+
+
+@needs_gpu
+def test_a_lora_is_trained_and_served_on_a_gpu(
+    on_gpu: RunConfig, base_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from luthier.trainers.base_model import base_digest
+    from luthier.trainers.fit import train
+
+    monkeypatch.setenv(on_gpu.serve.api_key_env, KEY)
+    with start(on_gpu):
+        trained = train(on_gpu, base_model_dir=base_model_dir, workdir=tmp_path / "train")
+        assert trained.best_step == 4
+        assert trained.metrics[-1]["loss"] < trained.metrics[0]["loss"]
+        version = Registry(on_gpu.registry.uri, on_gpu.registry.alias).register(trained.artifact_dir, on_gpu.name)
+        digest = base_digest(base_model_dir)
+        endpoint = deploy(on_gpu, base_model_dir=base_model_dir, refs=[version.ref], base_digest=digest)
+        try:
+            question = [{"role": "user", "content": "a text editor for the terminal"}]
+            assert ask(endpoint, on_gpu.name, question, KEY, 4).completion_tokens >= 1
+        finally:
+            stop(endpoint)
