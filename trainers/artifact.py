@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from luthier.config.load import config_hash, dump_yaml
+from luthier.config import config_hash, dump_yaml, with_absolute_paths
 from luthier.manifest import BaseModelRef, Manifest, write_manifest
 from luthier.trainers.base_model import base_digest
 from luthier.trainers.checkpoint import Checkpoint
@@ -22,7 +22,7 @@ def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
     shutil.rmtree(half_made, ignore_errors=True)
     shutil.copytree(best.weights_dir, half_made)
     ChatTokenizer(job.base_model_dir).hf.save_pretrained(half_made / "tokenizer")
-    (half_made / "config.yaml").write_text(dump_yaml(job.cfg), encoding="utf-8")
+    (half_made / "config.yaml").write_text(dump_yaml(with_absolute_paths(job.cfg)), encoding="utf-8")
     prints = {"train": job.train.fingerprints}
     if job.validation:
         prints["validation"] = job.validation.fingerprints

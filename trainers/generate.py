@@ -88,6 +88,7 @@ class Generator:
             loaded = load_adapter(loaded, weights_dir / "adapter")
         self.model: Any = loaded.to(device).eval()
         self.device = device
+        self._common: tuple[tuple[int, ...], Any] = ((), None)
 
     @torch.inference_mode()
     def score(
@@ -107,10 +108,7 @@ class Generator:
             on_batch: Called with the number of rows done so far.
         """
         prompts = [self.tokenizer.prompt_ids(question.prompt) for question in questions]
-        cache = plain_cache(self.model)
-        num_shared = 0 if cache is None else common_beginning(prompts)
-        if num_shared:
-            prefill(self.model, cache, prompts[0][:num_shared], self.device)
+        num_shared, cache = self._common_cache(prompts)
         by_length = sorted(range(len(questions)), key=lambda index: len(prompts[index]))
         results: dict[int, Scored] = {}
         for start in range(0, len(by_length), batch_size):
@@ -122,6 +120,18 @@ class Generator:
             results |= dict(zip(chosen, scored, strict=True))
             on_batch(len(results))
         return [results[index] for index in range(len(questions))]
+
+    def _common_cache(self, prompts: Sequence[tuple[int, ...]]) -> tuple[int, Any]:
+        """How many tokens the prompts share, and a cache that holds these; that of an earlier call where it fits."""
+        tokens, cache = self._common
+        if tokens and all(len(prompt) > len(tokens) and prompt[: len(tokens)] == tokens for prompt in prompts):
+            return len(tokens), cache
+        cache = plain_cache(self.model)
+        tokens = () if cache is None else prompts[0][: common_beginning(prompts)]
+        if tokens:
+            prefill(self.model, cache, tokens, self.device)
+        self._common = (tokens, cache)
+        return len(tokens), cache
 
     def _score_batch(
         self, questions: Sequence[Question], prompts: PromptBatch, shared: Any, max_new_tokens: int
