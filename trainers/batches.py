@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
 from luthier.trainers.tokens import IGNORE, Encoded
+
+GROUPED_BATCHES = 50
+"""Steps' worth of rows that are sorted by length together, as in transformers' ``group_by_length``."""
 
 
 @dataclass(frozen=True)
@@ -52,48 +54,77 @@ class Batch:
         )
 
 
-@dataclass(frozen=True)
 class StepPlan:
     """The order of rows for a world of workers: a pure function of seed, epoch and step.
 
-    Attributes:
+    Args:
         num_rows: Rows of the split.
         world_size: Workers.
         micro_batch: Rows per worker and micro-step.
         accumulation: Micro-steps per optimizer step.
         seed: Seed of the shuffle.
+        lengths_N: Tokens of each row, to learn from rows of like length together; None: any rows together.
     """
 
-    num_rows: int
-    world_size: int
-    micro_batch: int
-    accumulation: int
-    seed: int
+    def __init__(
+        self,
+        num_rows: int,
+        world_size: int,
+        micro_batch: int,
+        accumulation: int,
+        seed: int,
+        lengths_N: torch.Tensor | None = None,
+    ) -> None:
+        self.num_rows = num_rows
+        self.world_size = world_size
+        self._accumulation = accumulation
+        self._global_batch = world_size * micro_batch * accumulation
+        self._seed = seed
+        self._lengths_N = lengths_N
+        self._kept: tuple[int, torch.Tensor] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps that see every row once; the last may hold fewer rows."""
-        return math.ceil(self.num_rows / (self.world_size * self.micro_batch * self.accumulation))
+        return math.ceil(self.num_rows / self._global_batch)
 
     def micro_batches(self, step: int, rank: int) -> list[list[int]]:
         """Row numbers of one worker's micro-batches at an optimizer step (counted from 0).
 
-        The rows of a short last step are dealt out evenly; a worker may then get an empty micro-batch, which it still
-        runs, without loss, so that collective operations match.
+        Rows are dealt out in turn, so that workers get like lengths. In a short last step a worker may get an empty
+        micro-batch, which it still runs, without loss, so that collective operations match.
         """
         epoch, within = divmod(step, self.steps_per_epoch)
-        order_N = _shuffled(self.num_rows, self.seed * 1_000_003 + epoch)
-        global_batch = self.world_size * self.micro_batch * self.accumulation
-        rows = order_N[within * global_batch : (within + 1) * global_batch].tolist()
-        num_slots = self.world_size * self.accumulation
+        rows = self._order(epoch)[within * self._global_batch : (within + 1) * self._global_batch].tolist()
+        num_slots = self.world_size * self._accumulation
         slots = [rows[slot::num_slots] for slot in range(num_slots)]
-        return [slots[micro * self.world_size + rank] for micro in range(self.accumulation)]
+        return [slots[micro * self.world_size + rank] for micro in range(self._accumulation)]
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        """An epoch's order of row numbers; kept, as every step of the epoch reads a part of it."""
+        if self._kept is None or self._kept[0] != epoch:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            order_N = torch.randperm(self.num_rows, generator=generator)
+            if self._lengths_N is not None:
+                order_N = _grouped(order_N, self._lengths_N, self._global_batch, generator)
+            self._kept = (epoch, order_N)
+        return self._kept[1]
 
 
-@lru_cache(maxsize=2)
-def _shuffled(num_rows: int, seed: int) -> torch.Tensor:
-    """An epoch's order of row numbers; kept, as every step of the epoch reads a part of it."""
-    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
+def _grouped(
+    order_N: torch.Tensor, lengths_N: torch.Tensor, global_batch: int, generator: torch.Generator
+) -> torch.Tensor:
+    """A shuffled order with rows of like length side by side.
+
+    Within stretches of GROUPED_BATCHES steps rows are sorted by length, then whole steps are shuffled: which rows meet
+    and which lengths come when stay random. A short last step stays last.
+    """
+    stretch = global_batch * GROUPED_BATCHES
+    by_length = [part[lengths_N[part].argsort(descending=True, stable=True)] for part in order_N.split(stretch)]
+    steps = torch.cat(by_length).split(global_batch)
+    num_full = len(order_N) // global_batch
+    shuffled = torch.randperm(num_full, generator=generator).tolist()
+    return torch.cat([*(steps[index] for index in shuffled), *steps[num_full:]])
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:

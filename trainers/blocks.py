@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -80,7 +81,7 @@ class Rows(Sequence[Encoded]):
         order: Which of them, by position.
     """
 
-    def __init__(self, table: pa.Table, order: range) -> None:
+    def __init__(self, table: pa.Table, order: Sequence[int]) -> None:
         self._table = table
         self._order = order
 
@@ -94,9 +95,26 @@ class Rows(Sequence[Encoded]):
     def __getitem__(self, index: int | slice) -> Encoded | Rows:
         if isinstance(index, slice):
             return Rows(self._table, self._order[index])
-        position = self._order[index]
+        position = int(self._order[index])
         ids, labels = (tuple(self._table[name][position].values.to_pylist()) for name in ("input_ids", "labels"))
         return Encoded(self._table["row_id"][position].as_py(), ids, labels, False)
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        all_lengths = pc.list_value_length(self._table["input_ids"]).to_numpy()
+        return [int(length) for length in all_lengths[list(self._order)]]
+
+    def by_length(self) -> Rows:
+        """The same rows, the longest first."""
+        lengths = self.lengths()
+        places = sorted(range(len(self)), key=lengths.__getitem__, reverse=True)
+        return Rows(self._table, [self._order[place] for place in places])
+
+    def sample(self, limit: int | None, seed: int) -> Rows:
+        """``limit`` rows drawn evenly, in their order; all where there are no more, or no limit is set."""
+        if limit is None or limit >= len(self):
+            return self
+        return Rows(self._table, sorted(random.Random(seed).sample(self._order, limit)))
 
 
 @dataclass(frozen=True)

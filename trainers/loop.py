@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from luthier.config.train import TrainConfig
 from luthier.errors import TrainingDiverged
 from luthier.precision import computes_in_bf16
 from luthier.trainers.batches import Batch, StepPlan, collate
-from luthier.trainers.blocks import Block
+from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
 from luthier.trainers.export import write_weights
 from luthier.trainers.identity import run_identity
@@ -47,25 +46,24 @@ class Job:
     validation: Block | None
     workdir: Path
 
-    def train_rows(self) -> Sequence[Encoded]:
+    def train_rows(self) -> Rows:
         """The rows to learn from."""
-        return sample(self.train.read(), self.cfg.data.max_train_samples, self.cfg.seed)
+        return self.train.read().sample(self.cfg.data.max_train_samples, self.cfg.seed)
 
     def validation_rows(self) -> Sequence[Encoded]:
-        """The rows to validate on; none where there is no validation split."""
-        rows: Sequence[Encoded] = self.validation.read() if self.validation else ()
-        return sample(rows, self.cfg.data.max_eval_samples, self.cfg.seed)
+        """The rows to validate on, in an order that needs little padding; none where there is no validation split."""
+        if self.validation is None:
+            return ()
+        return self.validation.read().sample(self.cfg.data.max_eval_samples, self.cfg.seed).by_length()
 
-    def plan(self, world_size: int) -> StepPlan:
-        """Which rows go where."""
-        train, kept = self.cfg.train, self.train.account.kept
-        num_rows = min(kept, self.cfg.data.max_train_samples or kept)
+    def plan(self, rows: Rows, world_size: int) -> StepPlan:
+        """Which of the rows go where."""
+        train = self.cfg.train
+        lengths_N = torch.tensor(rows.lengths()) if train.group_by_length else None
         accumulation = train.gradient_accumulation_steps
-        return StepPlan(num_rows, world_size, train.per_device_train_batch_size, accumulation, self.cfg.seed)
-
-    def num_steps(self, world_size: int) -> int:
-        """Optimizer steps of the whole run."""
-        return self.cfg.train.max_steps or self.cfg.train.num_train_epochs * self.plan(world_size).steps_per_epoch
+        return StepPlan(
+            len(rows), world_size, train.per_device_train_batch_size, accumulation, self.cfg.seed, lengths_N
+        )
 
     def store(self) -> CheckpointStore:
         """The run's checkpoints."""
@@ -74,13 +72,6 @@ class Job:
         return CheckpointStore(
             self.workdir / "checkpoints", train.save_total_limit, train.metric_for_best_model, identity
         )
-
-
-def sample(rows: Sequence[Encoded], limit: int | None, seed: int) -> Sequence[Encoded]:
-    """``limit`` rows drawn evenly, in their order; all where there are no more, or no limit is set."""
-    if limit is None or limit >= len(rows):
-        return rows
-    return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), limit))]
 
 
 def train_loop(job: Job, worker: Worker, report: Report) -> None:
@@ -94,10 +85,11 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     Raises:
         TrainingDiverged: The loss or the gradient became NaN or infinite.
     """
-    train, plan = _settled(job.cfg.train, worker), job.plan(worker.world_size)
-    num_steps = job.num_steps(worker.world_size)
+    train = _settled(job.cfg.train, worker)
     torch.manual_seed(job.cfg.seed)
     rows, validation = job.train_rows(), job.validation_rows()
+    plan = job.plan(rows, worker.world_size)
+    num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
     pad_id = ChatTokenizer(job.base_model_dir).pad_id
     model = build_trainable(job.base_model_dir, job.cfg.model, train)
     strategy = build_strategy(train, SumLoss(model), worker, num_steps)

@@ -37,6 +37,9 @@ class TrainConfig(Config):
     per_device_train_batch_size: Positive = 8
     """Rows per worker and micro-step."""
 
+    group_by_length: bool = True
+    """Learn from rows of like length together: less padding, and workers that wait less for each other."""
+
     gradient_accumulation_steps: Positive = 1
     """Micro-steps per optimizer step."""
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from luthier.trainers.batches import StepPlan, _shuffled, collate
+from luthier.trainers.batches import StepPlan, collate
 from luthier.trainers.tokens import IGNORE, Encoded
 
 SHAPES = list(itertools.product([1, 5, 24, 37], [1, 2, 3], [1, 4], [1, 3]))
@@ -58,12 +58,22 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert epoch(plan) != epoch(StepPlan(64, 2, 4, 1, seed=2))
 
 
-def test_an_epoch_is_shuffled_once_for_all_its_steps() -> None:
-    _shuffled.cache_clear()
-    plan = StepPlan(num_rows=1000, world_size=2, micro_batch=4, accumulation=1, seed=5)
-    epoch(plan)
-    epoch(plan, 1)
-    assert _shuffled.cache_info().misses == 2
+def test_rows_of_like_length_are_learnt_together_each_once_an_epoch() -> None:
+    lengths_N = torch.randint(5, 200, (1003,), generator=torch.Generator().manual_seed(0))
+    plan = StepPlan(1003, 2, 4, 1, seed=5, lengths_N=lengths_N)
+    parts = epoch(plan)
+    assert sorted(itertools.chain(*parts)) == list(range(1003))
+    assert epoch(plan) == epoch(StepPlan(1003, 2, 4, 1, seed=5, lengths_N=lengths_N))
+    assert epoch(plan) != epoch(plan, 1)
+
+    def padding(of: list[list[int]]) -> float:
+        filled = sum(int(lengths_N[part].sum()) for part in of)
+        return 1 - filled / sum(len(part) * int(lengths_N[part].max()) for part in of)
+
+    assert padding(parts) < 0.05
+    assert padding(epoch(StepPlan(1003, 2, 4, 1, seed=5))) > 0.2
+    first_of_step = [int(lengths_N[part].max()) for part in parts[::2]]
+    assert first_of_step != sorted(first_of_step, reverse=True)
 
 
 def test_rows_are_padded_on_the_left_and_positions_start_at_their_first_token() -> None:
