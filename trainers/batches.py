@@ -120,8 +120,8 @@ def _grouped(
     and which lengths come when stay random. A short last step stays last.
     """
     stretch = global_batch * GROUPED_BATCHES
-    by_length = [part[lengths_N[part].argsort(descending=True, stable=True)] for part in order_N.split(stretch)]
-    steps = torch.cat(by_length).split(global_batch)
+    by_length = [part[lengths_N[part].argsort(descending=True, stable=True)] for part in torch.split(order_N, stretch)]
+    steps = torch.split(torch.cat(by_length), global_batch)
     num_full = len(order_N) // global_batch
     shuffled = torch.randperm(num_full, generator=generator).tolist()
     return torch.cat([*(steps[index] for index in shuffled), *steps[num_full:]])
