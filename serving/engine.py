@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from luthier.precision import Dtype, served_dtype
 from luthier.serving.spec import EngineSpec
+from luthier.serving.warm import forked_core
 
 
 async def start(spec: EngineSpec) -> LLMServer:
@@ -103,6 +105,13 @@ class FilesAreLocal(CallbackBase):
         self.ctx.run_init_node = False
 
 
+class LocalServer(LLMServer):
+    """Ray's LLM server without its telemetry, which also costs the start of one more process that imports vLLM."""
+
+    async def _start_engine(self) -> None:
+        await self.engine.start()
+
+
 class LocalEngine(VLLMEngine):
     """vLLM with as few processes as it takes, because each imports vLLM anew.
 
@@ -116,6 +125,11 @@ class LocalEngine(VLLMEngine):
         if parallel.distributed_executor_backend == "mp" and parallel.world_size == 1:
             parallel.distributed_executor_backend = "uni"
         return arguments, frontend, config
+
+    def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
+        single = config.parallel_config.distributed_executor_backend == "uni"
+        with forked_core() if single else nullcontext():
+            return super()._start_async_llm_engine(arguments, config, placement_group)
 
 
 class LocalAdapters(LoraModelLoader):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from luthier.serving import warm
 from luthier.serving.replies import Part
 from luthier.serving.spec import EngineSpec, Route
 
@@ -17,6 +18,8 @@ class ModelServer:
     """
 
     async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]  # Ray Serve awaits a replica's constructor
+        if not spec.gpu:
+            warm.begin()
         from luthier.serving.engine import start
 
         self._server = await start(spec)

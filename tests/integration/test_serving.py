@@ -203,12 +203,13 @@ def test_a_second_endpoint_is_refused_and_the_first_lives_on(live: Live) -> None
 
 
 def engines() -> list[int]:
-    """Processes of this machine that run vLLM's core."""
+    """Processes of this machine that run vLLM's core, or from which it was forked."""
     commands = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
-    return [int(pid) for pid, command in commands.items() if b"VLLM::" in command]
+    return [int(pid) for pid, command in commands.items() if b"VLLM::" in command or b"forkserver" in command]
 
 
 def test_nothing_is_left_after_the_stop(live: Live) -> None:
+    assert engines()
     stop(live.endpoint)
     with pytest.raises(httpx.ConnectError):
         httpx.get(live.endpoint.base_url)
