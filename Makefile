@@ -23,7 +23,7 @@ $(STAMP): $(REQUIREMENTS) requirements/dev.txt pyproject.toml
 	@echo "==> making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "==> installing $(TORCH) with its dependencies"
-	@$(BIN)/python -m pip install --quiet "$(TORCH)"
+	@$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)"
 	@echo "==> installing $(REQUIREMENTS) and requirements/dev.txt (pinned and complete, hence --no-deps)"
 	@$(BIN)/python -m pip install --quiet --no-deps --no-compile -r $(REQUIREMENTS) -r requirements/dev.txt
 	@echo "==> installing luthier, editable"
