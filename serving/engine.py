@@ -29,7 +29,9 @@ async def start(spec: EngineSpec) -> LLMServer:
         ValueError: vLLM can't load the model or an adapter.
     """
     config = llm_config(spec, await _dtype(spec))
-    server = LLMServer.sync_init(config, engine_cls=LocalEngine, model_downloader=partial(LocalAdapters, spec.adapters))
+    server = LocalServer.sync_init(
+        config, engine_cls=LocalEngine, model_downloader=partial(LocalAdapters, spec.adapters)
+    )
     await server.start()
     held = LocalAdapters(spec.adapters)
     for name in list(spec.adapters)[: spec.serve.max_loras]:

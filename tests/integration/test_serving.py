@@ -118,6 +118,14 @@ def test_every_name_is_served(live: Live) -> None:
     assert live.client().models.retrieve("demo@champion").id == "demo@champion"
 
 
+def test_no_telemetry_runs_beside_the_engine(live: Live) -> None:
+    import ray
+
+    running = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+    assert any("luthier#engine" in name for name in running)
+    assert not [name for name in running if "telemetry" in name.lower()]
+
+
 def test_the_adapters_names_answer_alike_and_the_base_otherwise(live: Live) -> None:
     said = {
         name: live.client()
