@@ -71,8 +71,7 @@ def shortages(
 
 
 def _train_demand(stage: str, cfg: RunConfig, remedy: str) -> Demand:
-    per_worker = cfg.train.resources_per_worker
-    total = {key: amount * cfg.train.num_workers for key, amount in per_worker.items() if amount > 0}
+    total = {key: amount * cfg.train.num_workers for key, amount in cfg.train.reserved_per_worker.items()}
     return Demand(stage=stage, resources=total, remedy=remedy)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig
-from luthier.errors import ConfigError, GateRefused, RegistryError, ServingError
+from luthier.errors import ConfigError, GateRefused, RegistryError
 from luthier.preflight import class_labels
 from luthier.sweep_schema import SweepResult
 from luthier.view import View
@@ -306,17 +306,12 @@ def warm_up(cfg: RunConfig, endpoint: Endpoint, view: View) -> None:
     Raises:
         ServingError: A model does not answer.
     """
-    from openai import OpenAIError
-
     from luthier.serving import ask
 
     messages = [{"role": "user", "content": "Hello"}]
     with view.stage("warm-up", f"Asking {len(endpoint.models)} served names for one token"):
         for name in endpoint.models:
-            try:
-                ask(endpoint, name, messages, os.environ[cfg.serve.api_key_env], 1)
-            except OpenAIError as error:
-                raise ServingError(f"{name} does not answer at {endpoint.base_url}: {error}") from error
+            ask(endpoint, name, messages, os.environ[cfg.serve.api_key_env], 1)
 
 
 def hold(view: View, curl: str) -> None:

@@ -95,7 +95,7 @@ def answer_all(
 def _start_workers(cfg: RunConfig, base_model_dir: Path, at_most: int) -> list[Any]:
     import ray
 
-    need = {key: amount for key, amount in cfg.train.resources_per_worker.items() if amount > 0}
+    need = cfg.train.reserved_per_worker
     have = ray.cluster_resources()  # type: ignore[no-untyped-call]
     room = min(int(have.get(key, 0.0) // amount) for key, amount in need.items())
     if room < 1:

@@ -176,11 +176,6 @@ def prepare_blocks(
     }
 
 
-def prepare_block(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, split: Split) -> Block:
-    """:func:`prepare_blocks` of one split, which some dataset must have."""
-    return prepare_blocks(datasets, data, base_model_dir, (split,))[split]
-
-
 def _source(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, split: Split) -> _Source:
     present = [dataset for dataset in datasets if split_path(dataset, split)]
     read = [read_rows(dataset, split) for dataset in present]

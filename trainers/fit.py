@@ -81,14 +81,13 @@ def _run_workers(job: Job) -> None:
     from ray.train.torch import TorchTrainer
 
     train = job.cfg.train
-    resources = {key: amount for key, amount in train.resources_per_worker.items() if amount > 0}
     trainer = TorchTrainer(
         _worker_main,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=train.reserved_per_worker,
         ),
         run_config=RunConfig(
             name="checkpoints",  # Ray only takes note of checkpoints that lie in its run directory

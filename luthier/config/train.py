@@ -130,3 +130,8 @@ class TrainConfig(Config):
     def use_gpu(self) -> bool:
         """Whether workers reserve a GPU."""
         return self.resources_per_worker.get("GPU", 0.0) > 0
+
+    @property
+    def reserved_per_worker(self) -> dict[str, float]:
+        """What each worker reserves, without resources of which it asks none."""
+        return {key: amount for key, amount in self.resources_per_worker.items() if amount > 0}
