@@ -27,6 +27,9 @@ MakeConfig = Callable[..., RunConfig]
 LOSS_TOLERANCE = 2e-4
 """Nats by which float32 losses of the same rows may differ when they are summed in another order."""
 
+BF16_LOSS_TOLERANCE = 0.3
+"""The same in bfloat16 for the shallow model: its losses are near 37 nats, where neighbours are 0.25 apart."""
+
 PAIR = {"num_workers": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 """Two workers that share out the four rows of each optimizer step."""
 
@@ -154,14 +157,14 @@ def test_deepspeed_trains_alone_in_bfloat16_and_again_in_the_same_process(
 
     expected = alone(make_config(**shared), shallow_base_dir, tmp_path / "alone")
     for rows in ray.get(ray.remote(num_cpus=1)(trials).remote()).values():
-        agree(rows, expected, loss=0.05, norm=0.05)
+        agree(rows, expected, loss=BF16_LOSS_TOLERANCE, norm=0.05)
 
 
 def test_full_fine_tuning_changes_every_layer_of_the_real_model(
     make_config: MakeConfig, base_model_dir: Path, tmp_path: Path
 ) -> None:
     shared: dict[str, Any] = {"num_workers": 2, "per_device_train_batch_size": 2, "max_steps": 2}
-    cfg = make_config(method="full", learning_rate=1e-4, bf16=True, gradient_checkpointing=True, **shared)
+    cfg = make_config(method="full", learning_rate=1e-4, gradient_checkpointing=True, **shared)
     result = train(cfg, base_model_dir=base_model_dir, workdir=tmp_path / "run")
     check_artifact(result, "model/model.safetensors")
     before = load_file(base_model_dir / "model.safetensors")

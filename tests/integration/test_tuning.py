@@ -125,6 +125,8 @@ def stand_in_group() -> TrainTrial:
             import time
 
             running = [Member.remote().run.remote(rank) for rank in range(2)]  # type: ignore[attr-defined]
+            while len(list(workdir.glob("beat-*"))) < len(running):
+                time.sleep(0.05)
             loss = abs(math.log10(cfg.train.learning_rate) + 3)
             for step in range(1, 5):
                 time.sleep(0.5)
@@ -140,10 +142,8 @@ def stand_in_group() -> TrainTrial:
 def test_a_stopped_trial_of_several_workers_ends_with_its_workers(tmp_path: Path) -> None:
     space = {"train.learning_rate": {"type": "grid", "values": [1e-3, 1e-5, 1e-3]}}
     cfg = config(tmp_path, {"search_space": space, "num_samples": 1}, num_workers=2)
-    began = time.monotonic()
     trials = sweep(cfg, tmp_path, stand_in_group())
     assert [trial.status for trial in trials] == ["finished", "stopped", "finished"]
-    assert time.monotonic() - began < 90
     beats = {path: path.read_text() for path in tmp_path.glob("trials/*/beat-*")}
     assert len(beats) == 6
     time.sleep(1.0)
