@@ -105,7 +105,7 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
     try:
         run.parity = parity.as_dict() if parity else None
         stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)
-        reply = stages.ask_once(cfg, endpoint, judgement.rows[0], run.view)
+        reply = stages.ask_once(cfg, endpoint, judgement, run.view)
         run.endpoint = {
             "base_url": endpoint.base_url,
             "models": list(endpoint.models),

@@ -275,6 +275,7 @@ def go_live(
                 [one.answer for one in parity],
                 tolerance=cfg.serve.parity_tolerance,
                 api_key=os.environ[cfg.serve.api_key_env],
+                concurrency=cfg.serve.max_num_seqs,
             )
             view.note(report.summary())
             report.require()
@@ -284,13 +285,11 @@ def go_live(
     return endpoint, report
 
 
-def ask_once(cfg: RunConfig, endpoint: Endpoint, row: Mapping[str, Any], view: View) -> ChatReply:
-    """One real chat request with the openai client."""
+def ask_once(cfg: RunConfig, endpoint: Endpoint, judgement: Judgement, view: View) -> ChatReply:
+    """One real chat request with the openai client: the first test row, as the trained model was asked it."""
     from luthier.serving import ask
 
-    system = cfg.datasets[0].system
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": str(row["text"])})
+    row, messages = judgement.rows[0], judgement.scored["tuned"][0].answer.messages
     with view.stage("ask", "Asking the endpoint"):
         key = os.environ[cfg.serve.api_key_env]
         reply = ask(endpoint, cfg.name, messages, key, cfg.evaluate.max_new_tokens)

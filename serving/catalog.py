@@ -13,6 +13,9 @@ from luthier.errors import ServingError
 from luthier.registry import ModelVersion, Registry
 from luthier.serving.spec import EngineSpec
 
+_RENDERING = ("tokenizer/tokenizer.json", "tokenizer/chat_template.jinja")
+"""Files of an artifact that decide which tokens a conversation becomes."""
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -35,8 +38,9 @@ class Catalog:
 def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], base_digest: str) -> Catalog:
     """Resolve references in the registry.
 
-    Adapters share one engine with their base model, which is then served under its own name too. A fully fine-tuned
-    model has an engine of its own, and its base none, unless adapters need it or nothing else is served.
+    Adapters share one engine with their base model, which is then served under its own name too, by the tokenizer and
+    chat template that the adapters were trained with. A fully fine-tuned model has an engine of its own, and its base
+    none, unless adapters need it or nothing else is served.
 
     Args:
         cfg: Names the base model and the registry.
@@ -46,12 +50,14 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
 
     Raises:
         RegistryError: A reference does not exist.
-        ServingError: An adapter was trained on another base or is of a kind that vLLM can't load.
+        ServingError: An adapter was trained on another base, or with another chat template than an adapter beside it,
+            or is of a kind that vLLM can't load.
     """
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
     gpu = cfg.train.use_gpu
     versions = {version.ref: version for version in map(registry.resolve, refs)}
     adapters: dict[str, str] = {}
+    tokenizer_dir = str(base_model_dir)
     ranks = [0]
     engines: list[EngineSpec] = []
     for ref, version in versions.items():
@@ -59,16 +65,18 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
         if version.manifest.method == "lora":
             ranks.append(_checked_rank(version, directory / "adapter", base_digest, cfg))
             adapters[ref] = str(directory / "adapter")
+            tokenizer_dir = str(directory / "tokenizer")
         else:
             engines.append(EngineSpec(ref, f"{directory}/model", f"{directory}/tokenizer", {}, 0, cfg.serve, gpu))
+    _check_one_template([versions[ref] for ref in adapters])
     names = names_of(list(versions.values()), cfg.registry.alias)
     if adapters or not engines:
         base_id = base_name(cfg.model.model_name_or_path)
         if base_id in names:
             raise ServingError(f"the base model and a registered model are both named {base_id!r}; rename the latter.")
         names[base_id] = base_id
-        place = str(base_model_dir)
-        engines.insert(0, EngineSpec(base_id, place, place, adapters, max(ranks), cfg.serve, gpu))
+        spec = EngineSpec(base_id, str(base_model_dir), tokenizer_dir, adapters, max(ranks), cfg.serve, gpu)
+        engines.insert(0, spec)
     return Catalog(tuple(engines), names)
 
 
@@ -84,6 +92,21 @@ def names_of(versions: Sequence[ModelVersion], default_alias: str) -> dict[str, 
         aliases = (f"{version.name}@{alias}" for alias in version.aliases)
         names |= dict.fromkeys((version.name, version.ref, *aliases), version.ref)
     return names
+
+
+def _check_one_template(adapters: Sequence[ModelVersion]) -> None:
+    """An engine renders every request by one tokenizer and chat template.
+
+    Raises:
+        ServingError: Two adapters were trained with different ones.
+    """
+    for version in adapters[1:]:
+        for name in _RENDERING:
+            if version.manifest.files.get(name) != adapters[0].manifest.files.get(name):
+                raise ServingError(
+                    f"{version.ref} and {adapters[0].ref} were trained with different files {name}, and one engine "
+                    "renders the prompts of both; serve them from endpoints of their own."
+                )
 
 
 def _checked_rank(version: ModelVersion, adapter_dir: Path, base_digest: str, cfg: RunConfig) -> int:

@@ -95,7 +95,14 @@ def everything(evaluation: Evaluation) -> dict[str, Any]:
         "gate": decide(evaluation, GateConfig()),
         "config_yaml": f"name: {EVIL}\n",
         "examples": [{"row_id": EVIL, "text": EVIL, "label": "net", "base": EVIL, "few_shot": "", "tuned": "net"}],
-        "parity": {"same": 18, "near-tie": 2, "mismatch": 0, "tolerance": 0.125, "rows": []},
+        "parity": {
+            **{"same": 17, "near-tie": 1, "mismatch": 1, "other-prompt": 1, "tolerance": 0.125},
+            "rows": [
+                {"row_id": "same", "outcome": "same", "position": None, "trainer_gap": None, "served_gap": None},
+                {"row_id": EVIL, "outcome": "near-tie", "position": 2, "trainer_gap": 0.0625, "served_gap": 0.031},
+                {"row_id": "r9", "outcome": "other-prompt", "position": 5, "trainer_gap": None, "served_gap": None},
+            ],
+        },
         "endpoint": {"base_url": "http://127.0.0.1:8000/v1", "models": [EVIL], "answer": EVIL, "question": EVIL},
     }
 
@@ -121,7 +128,7 @@ def test_nothing_from_outside_becomes_markup(page: str) -> None:
     assert read.handlers == []
     assert "<script" not in page
     # every place that hostile text was put into shows it as text; the matrices' axes show its beginning
-    assert read.words.count(EVIL) == 17
+    assert read.words.count(EVIL) == 18
     assert page.count("&lt;script&gt;alert(1)&lt;…") == 4
 
 
@@ -154,7 +161,9 @@ def test_every_part_is_there(page: str, evaluation: Evaluation) -> None:
     assert page.count("<svg") == 5
     assert f"{evaluation.variants['tuned'].metrics['macro_f1'].value:.3f}" in words
     assert f"{evaluation.differences['tuned-base']['macro_f1'].low:+.3f}" in words
-    assert "18 of 20" in words
+    assert "17 of 20" in words
+    assert "1 were asked by another prompt" in words
+    assert "the trainer's two best are 0.062 nats apart, the endpoint's 0.031" in words
     assert "1 min" not in words
     assert "65.0 s" in words
 

