@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from luthier.precision import Dtype
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -29,6 +31,7 @@ class Answer:
         text: The generated tokens decoded without special tokens.
         candidates: For each generated position the two most likely tokens, the better first.
         messages: The conversation that was rendered into the prompt, as the OpenAI API takes it.
+        dtype: What the model computed in.
     """
 
     row_id: str
@@ -37,3 +40,4 @@ class Answer:
     text: str
     candidates: tuple[tuple[Candidate, Candidate], ...]
     messages: tuple[dict[str, str], ...]
+    dtype: Dtype

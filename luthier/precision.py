@@ -12,6 +12,14 @@ from typing import Literal
 Switch = bool | Literal["auto"]
 Dtype = Literal["bfloat16", "float32"]
 
+ENGINE_NOISE: dict[Dtype, float] = {"float32": 0.01, "bfloat16": 0.5}
+"""Nats by which two sound engines may differ about how much likelier one token is than another.
+
+Measured at the first token of 24 prompts to SmolLM2-135M-Instruct, for each prompt's 20 likeliest tokens: in float32
+vLLM and transformers differed by at most 0.00004 nats. In bfloat16, where logits of 16 to 32 lie 0.125 apart, each
+differed from float32 by 0.14 on average, by at most 0.27 and 0.21, and they differed from each other by at most 0.34.
+"""
+
 
 def computes_in_bf16(wanted: Switch, device_type: str) -> bool:
     """Whether to compute in bfloat16 on this machine.
@@ -33,6 +41,11 @@ def served_dtype(wanted: Dtype | Literal["auto"], device_type: str) -> Dtype:
     if wanted != "auto":
         return wanted
     return "bfloat16" if _multiplies_bf16(device_type) else "float32"
+
+
+def engine_noise(*dtypes: Dtype) -> float:
+    """The noise between engines that compute in these types, in nats: that of the coarsest."""
+    return max(ENGINE_NOISE[dtype] for dtype in dtypes)
 
 
 def _multiplies_bf16(device_type: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from luthier.config import RunConfig
 from luthier.config.deploy import ServeConfig
 from luthier.errors import ConfigError, ServingError
+from luthier.precision import Dtype
 from luthier.serving.address import base_url, require_free_port
 from luthier.serving.catalog import Catalog, build_catalog
 from luthier.serving.endpoint import Endpoint
@@ -24,6 +25,8 @@ SHARED_PREFIX = "/luthier"
 """Where the endpoint lies when Ray Serve runs another application at ``/``."""
 
 STOP_TIMEOUT_S = 60.0
+
+_ANSWER_TIMEOUT_S = 30.0
 
 # Of a replica's traceback, the last exception and what it says.
 _RAISED = re.compile(r"^(?:[\w.]*\.)?(\w+(?:Error|Exception|Exit): .+)$", re.MULTILINE)
@@ -52,23 +55,28 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
     catalog = build_catalog(cfg, base_model_dir, refs, base_digest)
     prefix, started = _open_serve(cfg.serve)
     url = base_url(cfg.serve.host, cfg.serve.port, prefix)
-    endpoint = Endpoint(url, tuple(sorted(catalog.names)), APP_NAME, started_serve=started)
     try:
         target = serve.RunTarget(target=_application(cfg.serve, catalog, key), name=APP_NAME, route_prefix=prefix)
         serve.run_many([target], wait_for_applications_running=False, wait_for_ingress_deployment_creation=False)
         _wait_until_running(cfg.serve.startup_timeout_s)
+        engine = serve.get_deployment_handle(_engine_name(catalog.engines[0].model_id), APP_NAME)
+        dtype: Dtype = engine.dtype.remote().result(timeout_s=_ANSWER_TIMEOUT_S)
     except BaseException:
-        stop(endpoint)
+        _take_down(APP_NAME, started)
         raise
-    return endpoint
+    return Endpoint(url, tuple(sorted(catalog.names)), APP_NAME, dtype, started)
 
 
 def stop(endpoint: Endpoint) -> None:
     """Take the endpoint down, and Ray Serve with it where it was started for it."""
+    _take_down(endpoint.app_name, endpoint.started_serve)
+
+
+def _take_down(app_name: str, started_serve: bool) -> None:
     from ray import serve
 
-    if not endpoint.started_serve:
-        serve.delete(endpoint.app_name)
+    if not started_serve:
+        serve.delete(app_name)
         return
     controller = _controller()
     if controller is not None:
@@ -159,7 +167,7 @@ def engine_options(spec: EngineSpec) -> dict[str, Any]:
     """How Ray Serve runs an engine's replicas."""
     settings = spec.serve
     return {
-        "name": "engine-" + re.sub(r"[^A-Za-z0-9_-]", "-", spec.model_id),
+        "name": _engine_name(spec.model_id),
         "num_replicas": settings.num_replicas,
         "max_ongoing_requests": settings.max_num_seqs * 2,
         "max_queued_requests": settings.max_queued_requests,
@@ -172,6 +180,11 @@ def engine_options(spec: EngineSpec) -> dict[str, Any]:
         "health_check_timeout_s": 30.0,
         "graceful_shutdown_timeout_s": 10.0,
     }
+
+
+def _engine_name(model_id: str) -> str:
+    """The deployment of a model's engine."""
+    return "engine-" + re.sub(r"[^A-Za-z0-9_-]", "-", model_id)
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:

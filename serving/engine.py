@@ -22,13 +22,17 @@ from luthier.serving.spec import EngineSpec
 from luthier.serving.warm import forked_core
 
 
-async def start(spec: EngineSpec) -> LLMServer:
+async def start(spec: EngineSpec, dtype: Dtype) -> LLMServer:
     """A started engine that holds its first ``serve.max_loras`` adapters; later ones are loaded when asked for.
+
+    Args:
+        spec: What it serves.
+        dtype: What it computes in.
 
     Raises:
         ValueError: vLLM can't load the model or an adapter.
     """
-    config = llm_config(spec, await _dtype(spec))
+    config = llm_config(spec, dtype)
     server = LocalServer.sync_init(
         config, engine_cls=LocalEngine, model_downloader=partial(LocalAdapters, spec.adapters)
     )
@@ -87,7 +91,7 @@ def _rank_step(rank: int) -> int:
     return min(step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= rank)
 
 
-async def _dtype(spec: EngineSpec) -> Dtype:
+async def dtype_of(spec: EngineSpec) -> Dtype:
     """What the engine computes in, asked of the hardware that its placement group holds."""
     if spec.serve.dtype != "auto" or not spec.gpu:
         return served_dtype(spec.serve.dtype, "cpu")

@@ -3,7 +3,8 @@
 The endpoint is asked with the same messages, so that its template and tokenizer are compared too. Two engines add the
 same products in different orders and round differently, so two tokens whose probabilities are all but equal may change
 places. Such a near-tie is told from a fault by the gap between the trainer's two best log-probabilities at the first
-token that differs, and by the served token being the trainer's second choice.
+token that differs, and by the served token being the trainer's second choice. How far sound engines differ depends on
+what they compute in; see :data:`luthier.precision.ENGINE_NOISE`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from luthier.answers import Answer, Candidate
 from luthier.errors import ServingError
+from luthier.precision import engine_noise
 from luthier.serving.client import openai_client, told_as_serving_error
 from luthier.serving.endpoint import Endpoint
 
@@ -49,6 +51,8 @@ class ParityRow:
     Attributes:
         row_id: The row.
         outcome: Whether and why the answers differ.
+        deviation: Largest difference between both sides' log-probabilities of a token, in nats, over the tokens before
+            any difference; None where there are none.
         position: First generated token that differs, from 0, or first prompt token where the prompts do; None where
             nothing differs.
         trainer_gap: The trainer's best minus second-best log-probability there, in nats.
@@ -59,6 +63,7 @@ class ParityRow:
 
     row_id: str
     outcome: Outcome
+    deviation: float | None = None
     position: int | None = None
     trainer_gap: float | None = None
     served_gap: float | None = None
@@ -78,6 +83,11 @@ class ParityReport:
     rows: tuple[ParityRow, ...]
     tolerance: float
 
+    @property
+    def deviation(self) -> float | None:
+        """Largest of the rows'."""
+        return max((row.deviation for row in self.rows if row.deviation is not None), default=None)
+
     def count(self, outcome: Outcome) -> int:
         """Rows with an outcome."""
         return sum(row.outcome == outcome for row in self.rows)
@@ -86,12 +96,14 @@ class ParityReport:
         """One line for people."""
         counts = ((self.count(kind), kind) for kind in get_args(Outcome))
         parts = ", ".join(f"{number} {kind}" for number, kind in counts if number)
-        return f"{len(self.rows)} answers: {parts or 'none'} (near-tie: gap up to {self.tolerance} nats)"
+        apart = "" if self.deviation is None else f"; log-probabilities agree within {self.deviation:.1g} nats"
+        return f"{len(self.rows)} answers: {parts or 'none'} (near-tie: gap up to {self.tolerance} nats){apart}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         counts = {kind: self.count(kind) for kind in get_args(Outcome)}
-        return {**counts, "tolerance": self.tolerance, "rows": [asdict(row) for row in self.rows]}
+        rows = [asdict(row) for row in self.rows]
+        return {**counts, "tolerance": self.tolerance, "deviation": self.deviation, "rows": rows}
 
     def require(self) -> None:
         """Refuse a difference that is not a near-tie.
@@ -110,7 +122,7 @@ class ParityReport:
                 raise ServingError(
                     f"parity: the served answer to {row.row_id} differs from the trainer's at token {row.position}: the "
                     f"trainer's best tokens are {_told(row.trainer_top)}, the endpoint's {_told(row.served_top)}, which "
-                    f"is no near-tie (serve.parity_tolerance={self.tolerance} nats); the endpoint does not serve what "
+                    f"is no near-tie (serve.parity_tolerance: {self.tolerance} nats); the endpoint does not serve what "
                     "was trained, so it was stopped."
                 )
 
@@ -120,7 +132,7 @@ def check_parity(
     model: str,
     answers: Sequence[Answer],
     *,
-    tolerance: float,
+    tolerance: float | None,
     api_key: str,
     concurrency: int = 8,
 ) -> ParityReport:
@@ -130,7 +142,7 @@ def check_parity(
         endpoint: The endpoint.
         model: Served name of the trained model.
         answers: The trainer's own greedy answers.
-        tolerance: Largest gap of a near-tie, in nats.
+        tolerance: Largest gap of a near-tie, in nats; None: the noise between engines of these types.
         api_key: The endpoint's key.
         concurrency: Requests at a time, which the engine decodes together.
 
@@ -138,13 +150,14 @@ def check_parity(
         ServingError: A request failed.
     """
     client = openai_client(endpoint, api_key)
+    limit = tolerance or engine_noise(endpoint.dtype, *(answer.dtype for answer in answers))
 
     def row(answer: Answer) -> ParityRow:
         with told_as_serving_error(f"parity: the request for {answer.row_id}"):
-            return compare(answer, served_answer(client, model, answer), tolerance)
+            return compare(answer, served_answer(client, model, answer), limit)
 
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
-        return ParityReport(tuple(pool.map(row, answers)), tolerance)
+        return ParityReport(tuple(pool.map(row, answers)), limit)
 
 
 def served_answer(client: Any, model: str, answer: Answer) -> Served:
@@ -176,17 +189,18 @@ def compare(answer: Answer, served: Served, tolerance: float) -> ParityRow:
     """
     parted = _parting(answer.prompt_token_ids, served.prompt_token_ids)
     if parted is not None:
-        return ParityRow(answer.row_id, "other-prompt", parted)
+        return ParityRow(answer.row_id, "other-prompt", position=parted)
     position = _parting(answer.token_ids, served.token_ids)
+    deviation = _deviation(answer, served, len(answer.token_ids) if position is None else position)
     if position is None:
-        return ParityRow(answer.row_id, "same")
+        return ParityRow(answer.row_id, "same", deviation)
     trainer_top: tuple[Candidate, ...] = answer.candidates[position] if position < len(answer.candidates) else ()
     served_top = served.candidates[position] if position < len(served.candidates) else ()
     gap = _gap(trainer_top)
     chosen = served.token_ids[position] if position < len(served.token_ids) else None
     tie = gap is not None and gap <= tolerance and chosen == trainer_top[1].token_id
     outcome: Outcome = "near-tie" if tie else "mismatch"
-    return ParityRow(answer.row_id, outcome, position, gap, _gap(served_top), trainer_top, served_top)
+    return ParityRow(answer.row_id, outcome, deviation, position, gap, _gap(served_top), trainer_top, served_top)
 
 
 def _parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
@@ -194,6 +208,18 @@ def _parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     pairs = enumerate(zip(ours, theirs, strict=False))
     shorter = min(len(ours), len(theirs)) if len(ours) != len(theirs) else None
     return next((index for index, (one, other) in pairs if one != other), shorter)
+
+
+def _deviation(answer: Answer, served: Served, length: int) -> float | None:
+    """Largest difference of a log-probability over the first ``length`` tokens, where both sides told it."""
+    differences = (
+        abs(ours.logprob - theirs.logprob)
+        for best, rated in zip(answer.candidates[:length], served.candidates[:length], strict=True)
+        for ours in best
+        for theirs in rated
+        if ours.token_id == theirs.token_id
+    )
+    return max(differences, default=None)
 
 
 def _gap(top: Sequence[Candidate]) -> float | None:

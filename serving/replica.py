@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from luthier.precision import Dtype
 from luthier.serving import warm
 from luthier.serving.replies import Part
 from luthier.serving.spec import EngineSpec, Route
@@ -20,9 +21,14 @@ class ModelServer:
     async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]  # Ray Serve awaits a replica's constructor
         if not spec.gpu:
             warm.begin()
-        from luthier.serving.engine import start
+        from luthier.serving.engine import dtype_of, start
 
-        self._server = await start(spec)
+        self._dtype = await dtype_of(spec)
+        self._server = await start(spec, self._dtype)
+
+    async def dtype(self) -> Dtype:
+        """What it computes in."""
+        return self._dtype
 
     async def answer(self, route: Route, body: dict[str, Any]) -> AsyncIterator[Part]:
         """Check and answer one request.

@@ -14,6 +14,7 @@ import torch
 
 from luthier.answers import Answer, Candidate
 from luthier.config.model import ModelConfig
+from luthier.precision import Dtype
 from luthier.rows import Message, Row
 from luthier.trainers.batches import collate
 from luthier.trainers.loss import SumLoss
@@ -88,6 +89,7 @@ class Generator:
             loaded = load_adapter(loaded, weights_dir / "adapter")
         self.model: Any = loaded.to(device).eval()
         self.device = device
+        self._dtype: Dtype = "bfloat16" if dtype == torch.bfloat16 else "float32"
         self._common: tuple[tuple[int, ...], Any] = ((), None)
 
     @torch.inference_mode()
@@ -177,7 +179,7 @@ class Generator:
         said = tuple(tokens[:length])
         text = self.tokenizer.decode(said)
         asked = tuple(message.as_dict() for message in question.prompt)
-        return Answer(question.row.row_id, prompt, said, text, tuple(seen[:length]), asked)
+        return Answer(question.row.row_id, prompt, said, text, tuple(seen[:length]), asked, self._dtype)
 
     def _whole_losses(self, answers: Sequence[Answer], references: Sequence[Sequence[int]]) -> list[tuple[float, int]]:
         """Reference losses of a model whose cache can't be cut back: prompts and answers in one pass."""

@@ -67,8 +67,9 @@ class ServeConfig(Config):
     parity_rows: Annotated[int, Field(ge=1)] = 20
     """Test rows whose served answers are compared with the trainer's before the endpoint counts as live."""
 
-    parity_tolerance: float = Field(default=0.125, gt=0.0)
-    """Largest gap between the two best log-probabilities, in nats, at which a differing token is a near-tie."""
+    parity_tolerance: float | None = Field(default=None, gt=0.0)
+    """Largest gap between the two best log-probabilities, in nats, at which a differing token is a near-tie. None: 0.01
+    where trainer and engine compute in float32, else 0.5."""
 
 
 class ClusterConfig(Config):

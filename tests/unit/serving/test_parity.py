@@ -20,7 +20,7 @@ SURE, CLOSE = top((7, -0.01), (8, -5.0)), top((7, -0.70), (8, -0.75))
 
 def trainer(second: tuple[Candidate, ...] = SURE) -> Answer:
     (a, b), (c, d) = SURE, second
-    return Answer("rows:1", (1, 2, 3), (7, 7), "x", ((a, b), (c, d)), ({"role": "user", "content": "x"},))
+    return Answer("rows:1", (1, 2, 3), (7, 7), "x", ((a, b), (c, d)), ({"role": "user", "content": "x"},), "float32")
 
 
 def served(*tokens: int, prompt: tuple[int, ...] = (1, 2, 3)) -> Served:
@@ -55,6 +55,12 @@ def test_both_sides_log_probabilities_are_kept_where_they_part() -> None:
     assert row.served_gap == pytest.approx(0.1)
 
 
+def test_the_deviation_is_that_of_the_tokens_before_they_part() -> None:
+    assert compare(trainer(), served(7, 7), TOLERANCE).deviation == pytest.approx(0.49)
+    assert compare(trainer(CLOSE), served(7, 8), TOLERANCE).deviation == pytest.approx(0.49)
+    assert compare(trainer(), served(8, 7), TOLERANCE).deviation is None
+
+
 def test_a_wider_tolerance_takes_in_a_wider_gap() -> None:
     assert compare(trainer(SURE), served(7, 8), 5.0).outcome == "near-tie"
 
@@ -63,7 +69,9 @@ def test_the_report_counts_and_passes_what_is_explained() -> None:
     rows = (compare(trainer(), served(7, 7), TOLERANCE), compare(trainer(CLOSE), served(7, 8), TOLERANCE))
     report = ParityReport(rows, TOLERANCE)
     report.require()
-    assert report.summary() == "2 answers: 1 same, 1 near-tie (near-tie: gap up to 0.125 nats)"
+    assert report.summary() == (
+        "2 answers: 1 same, 1 near-tie (near-tie: gap up to 0.125 nats); log-probabilities agree within 0.5 nats"
+    )
     told = report.as_dict()
     assert (told["same"], told["near-tie"], told["mismatch"], told["other-prompt"]) == (1, 1, 0, 0)
     assert told["rows"][1]["served_top"][0] == {"token_id": 8, "logprob": -0.5}
