@@ -126,12 +126,13 @@ class Generator:
 
     def _common_cache(self, prompts: Sequence[tuple[int, ...]]) -> tuple[int, Any]:
         """How many tokens the prompts share, and a cache that holds these; that of an earlier call where it does as well."""
+        num_common = common_beginning(prompts)
         tokens, cache = self._common
         begins_all = all(len(prompt) > len(tokens) and prompt[: len(tokens)] == tokens for prompt in prompts)
-        if tokens and begins_all and common_beginning(prompts) < len(tokens) + MIN_SHARED_TOKENS:
+        if tokens and begins_all and num_common < len(tokens) + MIN_SHARED_TOKENS:
             return len(tokens), cache
         cache = plain_cache(self.model)
-        tokens = () if cache is None else prompts[0][: common_beginning(prompts)]
+        tokens = () if cache is None else prompts[0][:num_common]
         if tokens:
             prefill(self.model, cache, tokens, self.device)
         self._common = (tokens, cache)
