@@ -164,7 +164,7 @@ def test_full_fine_tuning_changes_every_layer_of_the_real_model(
     make_config: MakeConfig, base_model_dir: Path, tmp_path: Path
 ) -> None:
     shared: dict[str, Any] = {"num_workers": 2, "per_device_train_batch_size": 2, "max_steps": 2}
-    cfg = make_config(method="full", learning_rate=1e-4, gradient_checkpointing=True, **shared)
+    cfg = make_config(method="full", learning_rate=1e-4, bf16=True, gradient_checkpointing=True, **shared)
     result = train(cfg, base_model_dir=base_model_dir, workdir=tmp_path / "run")
     check_artifact(result, "model/model.safetensors")
     before = load_file(base_model_dir / "model.safetensors")
