@@ -12,7 +12,7 @@ from typing import Any
 
 from luthier.config import RunConfig
 from luthier.config.deploy import ServeConfig
-from luthier.errors import ConfigError, ServingError
+from luthier.errors import ConfigError, ResourceError, ServingError
 from luthier.precision import Dtype
 from luthier.serving.address import base_url, require_free_port
 from luthier.serving.catalog import Catalog, build_catalog
@@ -43,6 +43,7 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
 
     Raises:
         ConfigError: No API key in the environment, the port is taken, or Ray Serve runs on another one.
+        ResourceError: The cluster has not what all engines together reserve.
         ServingError: An endpoint runs on this cluster already, a model can't be served, or the engine did not come up
             in time; the message holds its own reason.
     """
@@ -53,6 +54,7 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
         raise ConfigError(f"no API key: environment variable {cfg.serve.api_key_env} (serve.api_key_env) is not set.")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     catalog = build_catalog(cfg, base_model_dir, refs, base_digest)
+    require_room(catalog.engines)
     prefix, started = _open_serve(cfg.serve)
     url = base_url(cfg.serve.host, cfg.serve.port, prefix)
     try:
@@ -65,6 +67,28 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
         _take_down(APP_NAME, started)
         raise
     return Endpoint(url, tuple(sorted(catalog.names)), APP_NAME, dtype, started)
+
+
+def require_room(engines: Sequence[EngineSpec]) -> None:
+    """Refuse engines that the running cluster can never hold together: Ray would wait for ever.
+
+    Raises:
+        ResourceError: Names what is short, and the remedy.
+    """
+    import ray
+
+    present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    asked = {key: 0.0 for spec in engines for key in spec.resources}
+    for spec in engines:
+        for key, amount in spec.resources.items():
+            asked[key] += amount * spec.serve.num_replicas
+    for key, amount in asked.items():
+        if amount > present.get(key, 0.0):
+            raise ResourceError(
+                f"the endpoint asks for {amount:g} {key} ({len(engines)} engines: one for the base model with its "
+                f"adapters, one for each full model), the cluster has {present.get(key, 0.0):g}; serve fewer models, "
+                "lower serve.num_replicas or serve.num_cpus, or use a larger cluster."
+            )
 
 
 def stop(endpoint: Endpoint) -> None:

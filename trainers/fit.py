@@ -18,6 +18,7 @@ from luthier.trainers.inprocess import make_job, worker_threads
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, MetricsTail, read_metrics
 from luthier.trainers.remote_errors import unwrap
+from luthier.trainers.strategies import Worker
 
 
 @dataclass(frozen=True)
@@ -108,17 +109,10 @@ def _run_workers(job: Job) -> None:
 def _worker_main(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray.train
-    import torch
     from ray.train import CheckpointUploadMode
-    from ray.train.torch import get_device
-
-    from luthier.trainers.strategies import Worker
 
     job: Job = config["job"]
-    torch.set_num_threads(worker_threads(job.cfg))
-    context = ray.train.get_context()
-    worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
-    os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
+    worker = this_worker(job.cfg)
 
     def report(metrics: Metrics, checkpoint: Checkpoint) -> None:
         # Our own store has written the files and published them, so Ray only takes note of the place.
@@ -130,6 +124,18 @@ def _worker_main(config: dict[str, Any]) -> None:
         )
 
     train_loop(job, worker, report)
+
+
+def this_worker(cfg: RunConfig) -> Worker:
+    """The place in its group of the Ray Train worker that calls, which is given its threads."""
+    import ray.train
+    import torch
+    from ray.train.torch import get_device
+
+    torch.set_num_threads(worker_threads(cfg))
+    context = ray.train.get_context()
+    os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
+    return Worker(context.get_world_rank(), context.get_world_size(), get_device())
 
 
 def _failed(error: BaseException, train: TrainConfig) -> LuthierError:

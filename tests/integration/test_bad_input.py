@@ -10,8 +10,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from luthier.cli import main
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"text": "a mail reader", "label": "mail"}
@@ -28,12 +31,14 @@ class Case:
         expected: Parts of the message.
         spoil: Changes the good files.
         verb: The command.
+        alone: Ask in a process of its own, which starts its own cluster; others share the tests' session.
     """
 
     overrides: list[str] = field(default_factory=list)
     expected: tuple[str, ...] = ()
     spoil: Callable[[Path], object] = lambda directory: None
     verb: str = "run"
+    alone: bool = False
 
 
 def text_of(name: str, content: str) -> Callable[[Path], object]:
@@ -53,7 +58,7 @@ def free_port() -> int:
 CASES = {
     "unknown key": Case(["train.lerning_rate=1"], ("unknown key 'train.lerning_rate'; did you mean 'learning_rate'?",)),
     "unknown key in the file": Case(
-        [], ("run.yaml:9: unknown key 'trian'; did you mean 'train'?",), added("run.yaml", "trian: {}\n")
+        [], ("run.yaml:9: unknown key 'trian'; did you mean 'train'?",), added("run.yaml", "trian: {}\n"), alone=True
     ),
     "wrong type": Case(["train.num_workers=many"], ("train.num_workers is 'many'",)),
     "rule between settings": Case(["train.strategy=deepspeed"], ("needs train.deepspeed",)),
@@ -80,11 +85,27 @@ CASES = {
     "no such date": Case(["storage_path=2024-13-45"], ("'2024-13-45' is not a valid timestamp",)),
     "adapters that can not be served": Case(["train.use_dora=true"], ("luthier train",)),
     "few-shot without shots": Case(["evaluate.few_shot_k=0"], ("gate.against names few_shot",)),
-    "another cluster": Case(["cluster.address=127.0.0.1:1"], ("cluster.address='127.0.0.1:1' can't be reached",)),
+    "another cluster": Case(
+        ["cluster.address=127.0.0.1:1"], ("cluster.address='127.0.0.1:1' can't be reached",), alone=True
+    ),
+    "another cluster than the open one": Case(
+        ["cluster.address=127.0.0.1:1"], ("cluster.address='127.0.0.1:1' is not the cluster at",)
+    ),
     "nothing trained": Case([], ("run luthier train first",), verb="evaluate"),
-    "nothing to learn": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn", "train.jsonl:1")),
+    "nothing to learn": Case(
+        ["data.max_length=8"], ("4 of 4 rows have no token to learn", "train.jsonl:1"), alone=True
+    ),
     "nothing to learn, train alone": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn",), verb="train"),
 }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended, and what it printed."""
+
+    exit_code: object
+    stdout: str
+    stderr: str
 
 
 def contents(directory: Path) -> dict[Path, bytes | None]:
@@ -92,8 +113,40 @@ def contents(directory: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in directory.rglob("*")}
 
 
+def in_a_process(arguments: list[str]) -> Answer:
+    """What a shell would see."""
+    done = subprocess.run(
+        [sys.executable, "-m", "luthier.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def in_this_process(
+    ray_session: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[list[str]], Answer]:
+    """The same command line, without the seconds that a new process and a new cluster take."""
+
+    def ask(arguments: list[str]) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["luthier", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Answer(ended.value.code, *capsys.readouterr())
+
+    return ask
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_bad_input_is_refused_in_one_line_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(
+    case: Case, tmp_path: Path, in_this_process: Callable[[list[str]], Answer]
+) -> None:
     (tmp_path / "train.jsonl").write_text((json.dumps(GOOD) + "\n") * 4)
     (tmp_path / "test.jsonl").write_text((json.dumps(GOOD) + "\n") * 6)
     (tmp_path / "run.yaml").write_text(
@@ -105,20 +158,12 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(case: Case, tmp_pat
     case.spoil(tmp_path)
     before = contents(tmp_path)
     overrides = [override.replace("DIR", str(tmp_path)) for override in case.overrides]
-    command = [sys.executable, "-m", "luthier.cli", case.verb, str(tmp_path / "run.yaml"), *overrides]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done.stderr
+    ask = in_a_process if case.alone else in_this_process
+    answer = ask([case.verb, str(tmp_path / "run.yaml"), *overrides])
+    assert answer.exit_code == 2, answer.stderr
+    errors = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, answer.stderr
     for part in case.expected:
         assert part in errors[0]
-    assert "Traceback" not in done.stderr + done.stdout
+    assert "Traceback" not in answer.stderr + answer.stdout
     assert contents(tmp_path) == before

@@ -15,11 +15,13 @@ import pytest
 
 from luthier.answers import Answer
 from luthier.config import RunConfig, load_config
-from luthier.errors import ConfigError, ServingError
+from luthier.errors import ConfigError, ResourceError, ServingError
 from luthier.manifest import BaseModelRef, write_manifest
 from luthier.registry import Registry
 from luthier.rows import Message, Row
 from luthier.serving import Endpoint, ask, check_parity, deploy, stop
+from luthier.serving.deploy import require_room
+from luthier.serving.spec import EngineSpec
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-of-the-tests"
@@ -249,3 +251,10 @@ def test_a_taken_port_is_refused_before_anything_starts(
         with pytest.raises(ConfigError, match="can't be listened on"):
             cfg = quickstart.model_copy(update={"serve": serve})
             deploy(cfg, base_model_dir=base_model_dir, refs=[], base_digest="d")
+
+
+def test_more_engines_than_the_cluster_holds_are_refused(ray_session: Any, quickstart: RunConfig) -> None:
+    engine = EngineSpec("one", "/one", "/one", {}, 0, quickstart.serve, gpu=False)
+    require_room([engine])
+    with pytest.raises(ResourceError, match=r"asks for 3 CPU \(3 engines: .* the cluster has 2; serve fewer models"):
+        require_room([engine] * 3)

@@ -6,24 +6,31 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import torch
+from ray.train import RunConfig as RayRunConfig
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file, save_file
 
 from luthier.config import RunConfig
 from luthier.errors import ResourceError, TrainingDiverged
 from luthier.manifest import load_manifest, verify
-from luthier.trainers.fit import TrainResult, train
+from luthier.trainers.fit import TrainResult, this_worker, train
 from luthier.trainers.inprocess import make_job, train_in_process
+from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, read_metrics
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 MakeConfig = Callable[..., RunConfig]
+ConfigIn = Callable[..., RunConfig]
 LOSS_TOLERANCE = 2e-4
 """Nats by which float32 losses of the same rows may differ when they are summed in another order."""
 
@@ -43,12 +50,6 @@ def shallow_base_dir(base_model_dir: Path, tmp_path_factory: pytest.TempPathFact
     AutoModelForCausalLM.from_pretrained(base_model_dir, num_hidden_layers=2).save_pretrained(directory)
     AutoTokenizer.from_pretrained(base_model_dir).save_pretrained(directory)
     return directory
-
-
-@pytest.fixture(scope="module")
-def lone_runs() -> dict[str, Path]:
-    """Directory of each method's run by one worker, made by the first test that compares with it."""
-    return {}
 
 
 def alone(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> list[Metrics]:
@@ -104,36 +105,66 @@ def check_artifact(result: TrainResult, weights: str) -> None:
     assert weights in manifest.files
 
 
-@pytest.mark.parametrize(
-    ("stage", "method", "cut_off"),
-    [("z0", "lora", False), ("z1", "lora", True), ("z2", "lora", False), ("z3", "full", True)],
-)
+STAGES = {"z0": ("lora", False), "z1": ("lora", True), "z2": ("lora", False), "z3": ("full", True)}
+"""Of each ZeRO stage: the method, and whether the run is cut off after two steps and continued."""
+
+
+@pytest.fixture(scope="module")
+def zero_jobs(
+    ray_session: Any, config_in: ConfigIn, shallow_base_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Job]:
+    """Trainings at every stage, done in turn by one group of two Ray Train workers: its start takes the most time."""
+    directory = tmp_path_factory.mktemp("zero")
+    jobs: dict[str, Job] = {}
+    in_turn: list[Job] = []
+    for stage, (method, cut_off) in STAGES.items():
+        shared: dict[str, Any] = {**PAIR, "method": method, "learning_rate": 1e-4}
+        make = partial(config_in, directory, strategy="deepspeed", deepspeed=stage, **shared)
+        (directory / stage).mkdir()
+        jobs[stage] = make_job(make(), shallow_base_dir, directory / stage)
+        in_turn += [replace(jobs[stage], cfg=make(max_steps=2))] if cut_off else []
+        in_turn.append(jobs[stage])
+
+    def train_all() -> None:
+        worker = this_worker(in_turn[0].cfg)
+        for job in in_turn:
+            train_loop(job, worker, lambda metrics, checkpoint: None)
+
+    TorchTrainer(train_all, scaling_config=ScalingConfig(num_workers=2), run_config=place(directory)).fit()
+    return jobs
+
+
+def place(directory: Path) -> RayRunConfig:
+    return RayRunConfig(name="ray", storage_path=str(directory))
+
+
+@pytest.fixture(scope="module")
+def lone_runs(
+    config_in: ConfigIn, shallow_base_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Directory of a method's run by one worker, made when first asked for."""
+    directory = tmp_path_factory.mktemp("alone")
+
+    def find(method: str) -> Path:
+        if not (directory / method).exists():
+            alone(config_in(directory, method=method, learning_rate=1e-4), shallow_base_dir, directory / method)
+        return directory / method
+
+    return find
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_deepspeed_stages_learn_what_one_worker_learns(
-    stage: str,
-    method: str,
-    cut_off: bool,
-    make_config: MakeConfig,
-    shallow_base_dir: Path,
-    lone_runs: dict[str, Path],
-    tmp_path: Path,
+    stage: str, zero_jobs: dict[str, Job], lone_runs: Callable[[str], Path]
 ) -> None:
-    shared: dict[str, Any] = {"method": method, "learning_rate": 1e-4}
-    if method not in lone_runs:
-        alone(make_config(**shared), shallow_base_dir, tmp_path / "alone")
-        lone_runs[method] = tmp_path / "alone"
-    expected = read_metrics(lone_runs[method] / FILE_NAME)
-    zero: dict[str, Any] = {**shared, **PAIR, "strategy": "deepspeed", "deepspeed": stage}
-    places: dict[str, Any] = {"base_model_dir": shallow_base_dir, "workdir": tmp_path / "run"}
-    if cut_off:
-        train(make_config(**zero, max_steps=2), **places)
-    result = train(make_config(**zero), **places)
-    agree(result.metrics, expected)
+    method, job = STAGES[stage][0], zero_jobs[stage]
+    lone = lone_runs(method)
+    agree(read_metrics(job.workdir / FILE_NAME), read_metrics(lone / FILE_NAME))
     weights = "adapter/adapter_model.safetensors" if method == "lora" else "model/model.safetensors"
-    check_artifact(result, weights)
-    trained, lone = load_file(result.artifact_dir / weights), load_file(newest_weights(lone_runs[method], weights))
-    assert trained.keys() == lone.keys()
+    trained, expected = (load_file(newest_weights(workdir, weights)) for workdir in (job.workdir, lone))
+    assert trained.keys() == expected.keys()
     for name, weight in trained.items():
-        torch.testing.assert_close(weight, lone[name], atol=2e-3, rtol=0.02)
+        torch.testing.assert_close(weight, expected[name], atol=2e-3, rtol=0.02)
 
 
 def newest_weights(workdir: Path, name: str) -> Path:

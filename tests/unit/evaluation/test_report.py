@@ -96,7 +96,7 @@ def everything(evaluation: Evaluation) -> dict[str, Any]:
         "config_yaml": f"name: {EVIL}\n",
         "examples": [{"row_id": EVIL, "text": EVIL, "label": "net", "base": EVIL, "few_shot": "", "tuned": "net"}],
         "parity": {
-            **{"same": 17, "near-tie": 1, "mismatch": 1, "other-prompt": 1, "tolerance": 0.125},
+            **{"same": 17, "near-tie": 1, "mismatch": 1, "other-prompt": 1, "tolerance": 0.125, "deviation": 6e-5},
             "rows": [
                 {"row_id": "same", "outcome": "same", "position": None, "trainer_gap": None, "served_gap": None},
                 {"row_id": EVIL, "outcome": "near-tie", "position": 2, "trainer_gap": 0.0625, "served_gap": 0.031},
@@ -164,6 +164,7 @@ def test_every_part_is_there(page: str, evaluation: Evaluation) -> None:
     assert "17 of 20" in words
     assert "1 were asked by another prompt" in words
     assert "the trainer's two best are 0.062 nats apart, the endpoint's 0.031" in words
+    assert "up to there both rate the tokens alike within 6e-05 nats" in words
     assert "1 min" not in words
     assert "65.0 s" in words
 
