@@ -86,15 +86,17 @@ def _partly_frozen(base: nn.Module, train: TrainConfig) -> nn.Module:
     Raises:
         ConfigError: That is everything, or a name in ``freeze_modules`` is no module's.
     """
-    names = [name for name, _ in base.named_parameters()]
+    named = list(base.named_parameters(remove_duplicate=False))  # a head tied to the embeddings has two names
+    names = [name for name, _ in named]
     for module in train.freeze_modules:
         if not any(is_frozen(name, 0, (module,)) for name in names):
             raise ConfigError(
                 f"train.freeze_modules names {module!r}, which no module of this model is called; there are "
                 f"{', '.join(_module_names(base))}."
             )
-    for name, parameter in base.named_parameters():
-        parameter.requires_grad_(not is_frozen(name, train.freeze_layers, train.freeze_modules))
+    for name, parameter in named:
+        if is_frozen(name, train.freeze_layers, train.freeze_modules):
+            parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in base.parameters()):
         raise ConfigError(
             f"train.freeze_layers={train.freeze_layers} and train.freeze_modules={list(train.freeze_modules)} freeze "
@@ -123,10 +125,10 @@ def with_adapter(base: Any, train: TrainConfig) -> nn.Module:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     names = _module_names(base)
-    for module in train.lora_modules_to_save:
-        if module not in names:
+    for wanted in train.lora_modules_to_save:
+        if wanted not in names:
             raise ConfigError(
-                f"train.lora_modules_to_save names {module!r}, which no module of this model is called; there are "
+                f"train.lora_modules_to_save names {wanted!r}, which no module of this model is called; there are "
                 f"{', '.join(names)}."
             )
     targets = train.lora_target_modules

@@ -39,7 +39,7 @@ class Refusal:
     reason: str
     methods: Collection[str]
     strategies: Collection[str] = STRATEGIES
-    devices: Collection[Device] = DEVICES
+    devices: tuple[Device, ...] = DEVICES
 
 
 REFUSALS = (

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import JsonValue
-
 from luthier.config.base import Config
 
 if TYPE_CHECKING:
@@ -46,6 +44,30 @@ KNOWN = {
 }
 """Sections of a DeepSpeed JSON that a run can have. DeepSpeed overlooks a key that it doesn't know; we don't."""
 
+ZERO_KNOWN = {
+    "allgather_bucket_size",
+    "allgather_partitions",
+    "contiguous_gradients",
+    "ignore_unused_parameters",
+    "memory_efficient_linear",
+    "offload_optimizer",
+    "offload_param",
+    "overlap_comm",
+    "reduce_bucket_size",
+    "reduce_scatter",
+    "round_robin_gradients",
+    "stage",
+    "stage3_gather_16bit_weights_on_model_save",
+    "stage3_max_live_parameters",
+    "stage3_max_reuse_distance",
+    "stage3_param_persistence_threshold",
+    "stage3_prefetch_bucket_size",
+    "sub_group_size",
+    "use_multi_rank_bucket_allreduce",
+    "zero_hpz_partition_size",
+}
+"""Keys of ``zero_optimization`` that change where and when things lie and move, and not what is computed."""
+
 SCHEDULES = {"WarmupDecayLR": "linear", "WarmupCosineLR": "cosine", "WarmupLR": "constant_with_warmup"}
 """DeepSpeed's schedules, and what draws the same curve here."""
 
@@ -58,7 +80,7 @@ class DeepspeedFile(Config):
     file: str
     """Where it was read from."""
 
-    settings: dict[str, JsonValue]
+    settings: dict[str, Any]
     """What stood in it."""
 
     @property
@@ -88,7 +110,9 @@ def read_deepspeed_file(path: str) -> DeepspeedFile:
     try:
         settings = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"DeepSpeed file {path!r} can't be read ({error.strerror}); give the path of a JSON file") from error
+        raise ValueError(
+            f"DeepSpeed file {path!r} can't be read ({error.strerror}); give the path of a JSON file"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(settings, dict):
@@ -116,7 +140,7 @@ def contradictions(found: DeepspeedFile, train: TrainConfig) -> Iterator[str]:
         theirs = _at(settings, dotted)
         if theirs not in (None, AUTO, ours):
             yield (
-                f'{found.file}: {dotted} is {json.dumps(theirs)}, but {name} is {json.dumps(ours)}; '
+                f"{found.file}: {dotted} is {json.dumps(theirs)}, but {name} is {json.dumps(ours)}; "
                 f'write "auto" in the file, or make them equal'
             )
     yield from (f"{found.file}: {problem}" for problem in _refused(settings, train))
@@ -138,6 +162,7 @@ def _ours(train: TrainConfig) -> Iterator[tuple[str, Any, str]]:
 
 def _refused(settings: Mapping[str, Any], train: TrainConfig) -> Iterator[str]:
     """Settings that mean something which luthier does otherwise or not at all."""
+    yield from _unknown_zero(settings)
     stage = _at(settings, "zero_optimization.stage")
     if stage not in (None, 0, 1, 2, 3):
         yield f"zero_optimization.stage is {json.dumps(stage)}; set it to 0, 1, 2 or 3"
@@ -155,6 +180,17 @@ def _refused(settings: Mapping[str, Any], train: TrainConfig) -> Iterator[str]:
     for dotted in _autos(settings):
         if dotted not in _FILLED:
             yield f'{dotted} is "auto", which nothing in a run\'s config answers to; write a value'
+
+
+def _unknown_zero(settings: Mapping[str, Any]) -> Iterator[str]:
+    zero = settings.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        yield f"zero_optimization is {json.dumps(zero)}; it must be an object"
+        return
+    for key in zero:
+        if key not in ZERO_KNOWN:
+            near = difflib.get_close_matches(key, sorted(ZERO_KNOWN), n=1, cutoff=0.6)
+            yield f"zero_optimization: unknown key {key!r}; {f'did you mean {near[0]!r}?' if near else 'remove it'}"
 
 
 def _other_optimizer(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -167,9 +167,7 @@ class TrainConfig(Config):
             )
         if self.strategy != "deepspeed" and self.deepspeed is not None:
             shown = self.deepspeed if isinstance(self.deepspeed, str) else self.deepspeed.file
-            raise ValueError(
-                f"train.deepspeed={shown} is set but strategy is {self.strategy}; set strategy: deepspeed"
-            )
+            raise ValueError(f"train.deepspeed={shown} is set but strategy is {self.strategy}; set strategy: deepspeed")
         if isinstance(self.deepspeed, DeepspeedFile):
             problems = list(contradictions(self.deepspeed, self))
             if problems:
@@ -184,7 +182,9 @@ class TrainConfig(Config):
         if self.method != "lora" and self.init_lora_weights is not True:
             raise ValueError("init_lora_weights needs method: lora")
         if self.method != "full" and (self.freeze_layers or self.freeze_modules):
-            raise ValueError("freeze_layers and freeze_modules need method: full; adapters train on a frozen base anyway")
+            raise ValueError(
+                "freeze_layers and freeze_modules need method: full; adapters train on a frozen base anyway"
+            )
         if self.init_lora_weights == "orthogonal" and self.lora_r % 2:
             raise ValueError(f"init_lora_weights: orthogonal needs an even lora_r; it is {self.lora_r}")
         if self.changes_base and (self.use_dora or self.load_in_4bit):
@@ -243,6 +243,13 @@ class TrainConfig(Config):
         if not self.changes_base:
             return self.lora_alpha
         return self.lora_alpha * (math.sqrt(2) if self.use_rslora else 2)
+
+    @property
+    def not_servable(self) -> str | None:
+        """The setting under which the server could not load the adapter; None: it can."""
+        if self.use_dora:
+            return "train.use_dora"
+        return "train.lora_modules_to_save" if self.lora_modules_to_save else None
 
     @property
     def device(self) -> Device:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from luthier.config.train import TrainConfig
+from luthier.errors import ConfigError
 from luthier.trainers.batches import Batch
 from luthier.trainers.loss import SumLoss
 
@@ -105,6 +106,8 @@ def build_strategy(train: TrainConfig, loss: SumLoss, worker: Worker, num_steps:
     from luthier.trainers.strategies.fsdp2 import Fsdp2
     from luthier.trainers.strategies.zero import Zero
 
+    if train.strategy == "auto":
+        raise ConfigError("train.strategy: auto is decided by luthier run, train and tune; name a strategy here.")
     builders: dict[str, Callable[[TrainConfig, SumLoss, Worker, int], Strategy]] = {
         "ddp": Ddp,
         "fsdp2": Fsdp2,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from luthier.config.train import TrainConfig
@@ -32,17 +32,17 @@ class Fsdp2:
         join_group(worker)
         self._worker = worker
         self._max_grad_norm = train.max_grad_norm
-        self._root = _shard(loss, worker, bf16=train.bf16 is True)
+        _shard(loss, worker, bf16=train.bf16 is True)
         self._saved = weights_to_save(loss.model)
         self._trained = {name: p for name, p in loss.model.named_parameters() if p.requires_grad}
         self._optimizer = build_optimizer(self._trained.values(), train)
         self._schedule = build_schedule(self._optimizer, train, num_steps)
-        self.loss: nn.Module = self._root
+        self.loss: nn.Module = loss
 
     def forward_backward(self, batch: Batch, num_loss_tokens: float, *, last: bool) -> torch.Tensor:
         """See :class:`Strategy`."""
         del last  # every micro-step's gradient is divided at once
-        loss: torch.Tensor = self._root(batch)
+        loss: torch.Tensor = self.loss(batch)
         # FSDP averages over workers; multiplying by their number makes that the sum, divided by all tokens.
         (loss * (self._worker.world_size / num_loss_tokens)).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -123,14 +123,13 @@ def _read(directory: Path) -> list[dict[str, Any]]:
     return [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in files]
 
 
-def _shard(loss: SumLoss, worker: Worker, *, bf16: bool) -> FSDPModule:
+def _shard(loss: SumLoss, worker: Worker, *, bf16: bool) -> None:
     """Divide the model: its blocks each as one unit, all else as one."""
     mesh = init_device_mesh(worker.device.type, (worker.world_size,))
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
     for unit in (*_blocks(loss.model), loss):
         _start_equal(unit, worker)
         fully_shard(unit, mesh=mesh, mp_policy=policy)
-    return loss  # type: ignore[return-value]  # fully_shard has made it an FSDPModule
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

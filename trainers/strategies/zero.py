@@ -14,7 +14,8 @@ from luthier.trainers.loss import SumLoss
 from luthier.trainers.optimizer import build_optimizer, build_schedule
 from luthier.trainers.strategies.base import Worker, weights_to_save
 from luthier.trainers.strategies.group import backend_of, join_group
-from luthier.trainers.strategies.zero_config import zero_config
+from luthier.trainers.strategies.host_adam import host_adam
+from luthier.trainers.strategies.zero_config import offloads_optimizer, zero_config
 
 _TAG = "zero"
 
@@ -44,7 +45,9 @@ class Zero:
         self._worker = worker
         self._scale = worker.world_size * train.gradient_accumulation_steps
         self._model = loss.to(torch.bfloat16) if train.bf16 else loss
-        optimizer = build_optimizer(self._model.parameters(), train)
+        optimizer: torch.optim.Optimizer = build_optimizer(self._model.parameters(), train)
+        if on_gpu and offloads_optimizer(settings):
+            optimizer = host_adam(optimizer)
         schedule = build_schedule(optimizer, train, num_steps)
         self._engine: Any
         self._engine, _, _, self._schedule = deepspeed.initialize(

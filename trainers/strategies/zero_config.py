@@ -41,6 +41,12 @@ def zero_config(train: TrainConfig, *, hidden_size: int, on_gpu: bool) -> dict[s
     return {**theirs, **ours, "bf16": {**theirs.get("bf16", {}), **ours["bf16"]}}  # type: ignore[dict-item]
 
 
+def offloads_optimizer(settings: dict[str, Any]) -> bool:
+    """Whether a DeepSpeed configuration keeps the optimizer's state in the host's memory."""
+    section = settings["zero_optimization"].get("offload_optimizer") or {}
+    return bool(section.get("device", "none") != "none")
+
+
 def _stage(name: str, *, on_gpu: bool) -> dict[str, Any]:
     """A named stage; page-locked host memory is quicker to copy from, and only a GPU copies."""
     number = int(name[1])
