@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from luthier.cluster.choosing import Choice, choose
 from luthier.cluster.plan import Plan, plan, plan_table
 from luthier.cluster.resources import ask_cluster, check_resources
 
-__all__ = ["Plan", "ask_cluster", "check_resources", "plan", "plan_table"]
+__all__ = ["Choice", "Plan", "ask_cluster", "check_resources", "choose", "plan", "plan_table"]

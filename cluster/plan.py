@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from luthier.cluster.choosing import choose
 from luthier.cluster.memory import MemoryEstimate, estimate, num_parameters, num_trainable
 from luthier.cluster.resources import Demand, demands, shortages
 from luthier.cluster.rowcount import DataSize, measure
@@ -31,6 +32,9 @@ class Plan(BaseModel):
     config_hash: str
     method: str
     strategy: str
+    strategy_reason: str | None
+    """Why ``strategy: auto`` came out as it did; None: the config named one."""
+
     num_workers: int
     parameters: int | None
     trainable_parameters: int | None
@@ -59,6 +63,12 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
         The plan. Nothing is started or written, and a shortage is reported, not raised.
     """
     notes: list[str] = []
+    have = _resources(cfg, cluster_resources)
+    reason = None
+    given_hash = config_hash(cfg)
+    if cfg.train.strategy == "auto":
+        choice = choose(cfg, have)
+        cfg, reason = choice.settled(cfg), choice.reason
     data = measure(cfg.datasets, max_length=cfg.data.max_length, max_rows=cfg.data.max_train_samples)
     if data is None:
         notes.append("the training files can't be read from here, so tokens and steps are unknown.")
@@ -71,13 +81,13 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
         notes.extend(_model_notes(cfg, trainable, memory))
     except ModelError as error:
         notes.append(str(error))
-    have = _resources(cfg, cluster_resources)
     missing = () if have is None else shortages(cfg, have)
     return Plan(
         name=cfg.name,
-        config_hash=config_hash(cfg),
+        config_hash=given_hash,
         method=cfg.train.method,
-        strategy=cfg.train.deepspeed or cfg.train.strategy,
+        strategy=cfg.train.strategy_row,
+        strategy_reason=reason,
         num_workers=cfg.train.num_workers,
         parameters=parameters,
         trainable_parameters=trainable,
@@ -131,6 +141,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
         count = f"{plan.parameters:,}; {plan.trainable_parameters:,} trained ({share:.2f} %)"
     lines = [
         ("method", f"{plan.method}, {plan.strategy}, {plan.num_workers} workers"),
+        *([("strategy", f"auto: {plan.strategy}, because {plan.strategy_reason}")] if plan.strategy_reason else []),
         ("parameters", count),
         ("memory per worker", _memory_text(plan.memory_per_worker)),
         (
@@ -148,7 +159,8 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
 def _memory_text(memory: MemoryEstimate | None) -> str:
     if memory is None:
         return "unknown"
-    parts = ", ".join(f"{name.removesuffix('_bytes')} {size / GIB:.2f}" for name, size in memory.model_dump().items())
+    sizes = {name.removesuffix("_bytes"): size for name, size in memory.model_dump().items() if size}
+    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in sizes.items())
     return f"{memory.total_bytes / GIB:.2f} GiB ({parts})"
 
 

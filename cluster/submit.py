@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 import luthier
 from luthier.cluster.environment import environment
 from luthier.config import RunConfig, config_hash, load_config
+from luthier.config.deepspeed_file import DeepspeedFile
 from luthier.config.places import absolute
 from luthier.errors import ConfigError, ResourceError
 
@@ -211,6 +212,9 @@ def check_inputs(cfg: RunConfig, root: Path) -> None:
         ConfigError: Lists each such path.
     """
     named = [(f"datasets[].{split}", getattr(d, split)) for d in cfg.datasets for split in _SPLITS]
+    settings = cfg.train.deepspeed
+    if isinstance(settings, DeepspeedFile) and (root / settings.file).exists():  # a dumped config brings the content
+        named.append(("train.deepspeed", settings.file))
     problems = [f"{key}: {path!r} {why}" for key, path in named if path is not None and (why := _not_sent(path, root))]
     model = cfg.model.model_name_or_path
     is_directory = model.startswith((".", "~")) or (root / model).is_dir()

@@ -47,6 +47,7 @@ def train(cfg: RunConfig, view: View | None = None) -> TrainResult:
         base_model_dir = stages.prepare_model(cfg, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("train",))
+            cfg = stages.settle_strategy(cfg, session.resources, workdir, view)
             result = stages.fine_tune(cfg, base_model_dir, workdir, view)
         close_run(workdir, train_facts(result))
     return result
@@ -71,7 +72,8 @@ def tune(cfg: RunConfig, view: View | None = None) -> SweepResult:
     check_space(cfg)
     with run_directory(cfg, "tune") as workdir:
         base_model_dir = stages.prepare_model(cfg, view)
-        with start(cfg):
+        with start(cfg) as session:
+            cfg = stages.settle_strategy(cfg, session.resources, workdir, view)
             result = stages.sweep(cfg, base_model_dir, workdir, view)
         close_run(workdir, result.model_dump(mode="json"))
     return result

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config import load_config
+from luthier.config.model import ModelConfig
 from luthier.errors import ModelError, OutputError
 from luthier.manifest import Manifest, load_manifest
 from luthier.paths import check_writable
@@ -87,9 +88,22 @@ def _base_of(artifact_dir: Path, manifest: Manifest) -> Path:
 def _merge(artifact_dir: Path, base_model_dir: Path, output: Path) -> None:
     import torch
 
+    model = merged(artifact_dir / "adapter", base_model_dir, load_config(artifact_dir / "config.yaml").model)
+    model.to(torch.bfloat16).save_pretrained(output)
+
+
+def merged(adapter_dir: Path, base_model_dir: Path, model: ModelConfig) -> Any:
+    """A base with an adapter's change, and the modules trained whole beside it, in its own weights, in float32.
+
+    Args:
+        adapter_dir: A saved peft adapter.
+        base_model_dir: What it was trained on.
+        model: How to load the base.
+    """
+    import torch
+
     from luthier.trainers.model import load_adapter, load_base
 
-    cfg = load_config(artifact_dir / "config.yaml")
     # The sum of base and adapter is rounded to bfloat16 once, not at each of its steps.
-    base: Any = load_base(base_model_dir, cfg.model, torch.float32)
-    load_adapter(base, artifact_dir / "adapter").merge_and_unload().to(torch.bfloat16).save_pretrained(output)
+    base: Any = load_base(base_model_dir, model, torch.float32)
+    return load_adapter(base, adapter_dir).merge_and_unload()

@@ -70,6 +70,7 @@ def _run_in(cfg: RunConfig, run: _Run) -> None:
     with ExitStack() as open_until_the_end:
         session = _open_ray(cfg, run.view, open_until_the_end)
         check_resources(cfg, session.resources)
+        cfg = stages.settle_strategy(cfg, session.resources, run.workdir, run.view)
         run.result["data"] = stages.check_data(cfg, base_model_dir, run.view).as_dict()
         final = cfg
         if cfg.tune is not None:

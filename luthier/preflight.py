@@ -117,10 +117,10 @@ def _refuse_class_metric(cfg: RunConfig, rows: Sequence[Row]) -> None:
 def _check_servable(cfg: RunConfig) -> None:
     from luthier.serving.catalog import base_name
 
-    if cfg.train.use_dora:
+    if (setting := cfg.train.not_servable) is not None:
         raise ConfigError(
-            "train.use_dora: the server can't load DoRA adapters; train without serving (luthier train, luthier "
-            "evaluate), or set train.use_dora to false."
+            f"{setting}: the server can't load such an adapter; train without serving (luthier train, luthier evaluate) "
+            f"and merge it (luthier export --merge), or leave {setting} out."
         )
     if base_name(cfg.model.model_name_or_path) == cfg.name:
         raise ConfigError(f"name: {cfg.name!r} is the base model's name at the endpoint too; choose another.")

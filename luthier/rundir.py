@@ -27,9 +27,12 @@ CONFIG = "config.yaml"
 IDENTITY = "run.json"
 """The verb and the digests of the data: an unfinished run is continued only where they are the same."""
 
+STRATEGY = "strategy.json"
+"""What ``strategy: auto`` stands for in this run."""
+
 API_KEY = "api-key"
 _LOCK = ".lock"
-_MADE_FIRST = {CONFIG, IDENTITY, API_KEY, _LOCK}
+_MADE_FIRST = {CONFIG, IDENTITY, STRATEGY, API_KEY, _LOCK}
 
 # What shapes the weights; a config that differs in the rest only may judge them.
 _SHAPING = {"name", "seed", "model", "datasets", "data", "train", "tune"}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from luthier.config import RunConfig
 from luthier.errors import ConfigError, GateRefused, RegistryError
 from luthier.preflight import class_labels
+from luthier.rundir import STRATEGY
 from luthier.sweep_schema import SweepResult
 from luthier.view import View
 
@@ -58,6 +59,32 @@ def prepare_model(cfg: RunConfig, view: View) -> Path:
     return base_model_dir
 
 
+def settle_strategy(cfg: RunConfig, resources: Mapping[str, float], workdir: Path, view: View) -> RunConfig:
+    """The config with ``strategy: auto`` decided, and the reason shown.
+
+    A run that is continued keeps the strategy that it began with, or its checkpoints would be of another run.
+
+    Args:
+        cfg: The configuration.
+        resources: What the cluster has.
+        workdir: The run's directory, where the choice is noted.
+        view: Shows what happens.
+    """
+    from luthier.cluster import Choice, choose
+    from luthier.digests import atomic_write_text
+
+    if cfg.train.strategy != "auto":
+        return cfg
+    noted = workdir / STRATEGY
+    if noted.exists():
+        choice = Choice.model_validate_json(noted.read_text(encoding="utf-8"))
+    else:
+        choice = choose(cfg, resources)
+        atomic_write_text(noted, choice.model_dump_json(indent=1))
+    view.plain(f"strategy: auto is {choice.row}, because {choice.reason}")
+    return choice.settled(cfg)
+
+
 def check_data(cfg: RunConfig, base_model_dir: Path, view: View) -> DataReport:
     """Read, check and tokenise the data."""
     from luthier.trainers.data_report import check_data as check
@@ -90,7 +117,7 @@ def fine_tune(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -
     """Train on Ray Train workers."""
     from luthier.trainers.fit import train
 
-    how = f"{cfg.train.method} with {cfg.train.strategy} {cfg.train.deepspeed or ''}".strip()
+    how = f"{cfg.train.method} with {cfg.train.strategy_row}"
     with view.stage("train", f"Fine-tuning: {how}, {cfg.train.num_workers} worker(s)"):
         result = train(cfg, base_model_dir=base_model_dir, workdir=workdir / "train", on_metrics=view.on_train)
         view.note(f"best checkpoint is of step {result.best_step}")

@@ -66,9 +66,11 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _adapter_fits_server(self) -> RunConfig:
-        if self.train.method == "lora" and self.train.lora_r > self.serve.max_lora_rank:
+        train = self.train
+        if train.method == "lora" and train.saved_lora_r > self.serve.max_lora_rank:
+            saved = f" gives an adapter of rank {train.saved_lora_r}, which" if train.changes_base else ""
             raise ValueError(
-                f"train.lora_r={self.train.lora_r} is above serve.max_lora_rank={self.serve.max_lora_rank}; "
+                f"train.lora_r={train.lora_r}{saved} is above serve.max_lora_rank={self.serve.max_lora_rank}; "
                 "the adapter could not be served: lower the one or raise the other"
             )
         return self

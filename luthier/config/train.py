@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+import re
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from luthier.config.base import Config
+from luthier.config.compatibility import METHODS, STRATEGIES, Device, refusal
+from luthier.config.deepspeed_file import DeepspeedFile, contradictions, read_deepspeed_file
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
-ZeroStage = Literal["z0", "z1", "z2", "z3"]
+ZeroStage = Literal["z0", "z1", "z2", "z3", "z2_offload", "z3_offload"]
 Positive = Annotated[int, Field(ge=1)]
+
+_INITS = ("gaussian", "orthogonal", "olora", "pissa")
 
 
 class TrainConfig(Config):
@@ -19,11 +25,12 @@ class TrainConfig(Config):
     method: Literal["lora", "full"] = "lora"
     """``lora``: train low-rank adapters on a frozen base. ``full``: train every weight."""
 
-    strategy: Literal["ddp", "deepspeed"] = "ddp"
-    """How workers share the work."""
+    strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = "ddp"
+    """How workers share the work. ``auto``: by the memory that the run needs and the workers have."""
 
-    deepspeed: ZeroStage | None = None
-    """ZeRO stage; required with, and only with, ``strategy: deepspeed``."""
+    deepspeed: ZeroStage | DeepspeedFile | None = None
+    """ZeRO stage, or the path of a DeepSpeed JSON; required with, and only with, ``strategy: deepspeed``. The JSON is
+    read when the config is, and kept with it; its ``"auto"`` values are filled in from this config."""
 
     learning_rate: float = Field(default=2e-4, gt=0.0, le=1.0)
     """Peak learning rate of AdamW."""
@@ -80,6 +87,21 @@ class TrainConfig(Config):
     use_dora: bool = False
     """Train magnitude and direction apart (Liu et al. 2024)."""
 
+    init_lora_weights: bool | str = True
+    """How adapters begin, as in peft: ``true``, ``gaussian``, ``orthogonal``, ``olora``, ``pissa``, ``pissa_niter_N``."""
+
+    lora_modules_to_save: tuple[str, ...] = ()
+    """Modules trained whole beside the adapters. The server loads no such adapter: export it merged."""
+
+    load_in_4bit: bool = False
+    """QLoRA (Dettmers et al. 2023): the frozen base in 4-bit NormalFloat; needs a GPU with bitsandbytes."""
+
+    freeze_layers: int = Field(default=0, ge=0)
+    """Full fine-tuning: the first blocks, so many, and the embeddings stay as they are."""
+
+    freeze_modules: tuple[str, ...] = ()
+    """Full fine-tuning: modules that stay as they are, by name: ``mlp``, ``model.layers.3``."""
+
     num_workers: Positive = 1
     """Ray Train workers."""
 
@@ -114,17 +136,125 @@ class TrainConfig(Config):
             raise ValueError("a worker needs some CPU or GPU")
         return value
 
+    @field_validator("deepspeed", mode="before")
+    @classmethod
+    def _read_deepspeed(cls, value: Any) -> Any:
+        if not isinstance(value, str) or value in get_args(ZeroStage):
+            return value
+        if not value.endswith(".json"):
+            raise ValueError(f"set it to {', '.join(get_args(ZeroStage))}, or to the path of a .json file")
+        return read_deepspeed_file(value)
+
+    @field_validator("init_lora_weights")
+    @classmethod
+    def _known_init(cls, value: bool | str) -> bool | str:
+        if value is True or value in _INITS or re.fullmatch(r"pissa_niter_[1-9]\d*", str(value)):
+            return value
+        why = {
+            "eva": "it needs a pass over the data first",
+            "loftq": "it needs a base quantised by peft itself",
+            "corda": "it needs a pass over the data first",
+            "lora_ga": "it needs gradients of the base first",
+            "False": "adapters that do not begin at zero change the model before it learns",
+        }.get(str(value), "peft has no such way")
+        raise ValueError(f"{why}; set it to true, {', '.join(_INITS)} or pissa_niter_N")
+
     @model_validator(mode="after")
     def _strategy_matches(self) -> TrainConfig:
         if self.strategy == "deepspeed" and self.deepspeed is None:
-            raise ValueError("strategy: deepspeed needs train.deepspeed; set it to z0, z1, z2 or z3")
-        if self.strategy != "deepspeed" and self.deepspeed is not None:
             raise ValueError(
-                f"train.deepspeed={self.deepspeed} is set but strategy is {self.strategy}; set strategy: deepspeed"
+                f"strategy: deepspeed needs train.deepspeed; set it to {', '.join(get_args(ZeroStage))} or a .json file"
             )
-        if self.use_dora and self.method != "lora":
-            raise ValueError("use_dora needs method: lora")
+        if self.strategy != "deepspeed" and self.deepspeed is not None:
+            shown = self.deepspeed if isinstance(self.deepspeed, str) else self.deepspeed.file
+            raise ValueError(f"train.deepspeed={shown} is set but strategy is {self.strategy}; set strategy: deepspeed")
+        if isinstance(self.deepspeed, DeepspeedFile):
+            problems = list(contradictions(self.deepspeed, self))
+            if problems:
+                raise ValueError("; ".join(problems))
         return self
+
+    @model_validator(mode="after")
+    def _method_matches(self) -> TrainConfig:
+        for name in ("use_dora", "use_rslora", "load_in_4bit", "lora_modules_to_save"):
+            if getattr(self, name) and self.method != "lora":
+                raise ValueError(f"{name} needs method: lora")
+        if self.method != "lora" and self.init_lora_weights is not True:
+            raise ValueError("init_lora_weights needs method: lora")
+        if self.method != "full" and (self.freeze_layers or self.freeze_modules):
+            raise ValueError(
+                "freeze_layers and freeze_modules need method: full; adapters train on a frozen base anyway"
+            )
+        if self.init_lora_weights == "orthogonal" and self.lora_r % 2:
+            raise ValueError(f"init_lora_weights: orthogonal needs an even lora_r; it is {self.lora_r}")
+        if self.changes_base and (self.use_dora or self.load_in_4bit):
+            other = "use_dora" if self.use_dora else "load_in_4bit"
+            raise ValueError(
+                f"init_lora_weights: {self.init_lora_weights} changes the base's weights, which {other} does not allow; "
+                "set it to true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compatible(self) -> TrainConfig:
+        candidates = STRATEGIES if self.strategy == "auto" else (self.strategy_row,)
+        for method in self.method_columns:
+            reasons = [refusal(strategy, method, self.device) for strategy in candidates]
+            if all(reasons):
+                named = "any strategy" if len(reasons) > 1 else candidates[0]
+                raise ValueError(f"{METHODS[method]} with {named} on a {self.device.upper()}: {reasons[0]}")
+        return self
+
+    @property
+    def strategy_row(self) -> str:
+        """The strategy's row in the table of what goes together."""
+        if self.deepspeed is None or isinstance(self.deepspeed, str):
+            return self.deepspeed or self.strategy
+        offload = self.deepspeed.offload and self.deepspeed.stage >= 2
+        return f"z{self.deepspeed.stage}{'_offload' if offload else ''}"
+
+    @property
+    def method_columns(self) -> tuple[str, ...]:
+        """The method's columns in the table of what goes together."""
+        if self.method == "full":
+            return ("full", "frozen") if self.freeze_layers or self.freeze_modules else ("full",)
+        used = {
+            "rslora": self.use_rslora,
+            "dora": self.use_dora,
+            "pissa": self.changes_base,
+            "modules_to_save": bool(self.lora_modules_to_save),
+            "qlora": self.load_in_4bit,
+        }
+        return ("lora", *(name for name, is_used in used.items() if is_used))
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether adapters begin with a part of the base's weights, which are taken out of these."""
+        return str(self.init_lora_weights).startswith(("pissa", "olora"))
+
+    @property
+    def saved_lora_r(self) -> int:
+        """Rank of the adapter that is saved: one that took a part of the base carries that part's negative too."""
+        return 2 * self.lora_r if self.changes_base else self.lora_r
+
+    @property
+    def saved_lora_alpha(self) -> float:
+        """What gives the saved adapter the scale that the trained one has."""
+        if not self.changes_base:
+            return self.lora_alpha
+        return self.lora_alpha * (math.sqrt(2) if self.use_rslora else 2)
+
+    @property
+    def not_servable(self) -> str | None:
+        """The setting under which the server could not load the adapter; None: it can."""
+        if self.use_dora:
+            return "train.use_dora"
+        return "train.lora_modules_to_save" if self.lora_modules_to_save else None
+
+    @property
+    def device(self) -> Device:
+        """What workers compute on."""
+        return "gpu" if self.use_gpu else "cpu"
 
     @property
     def use_gpu(self) -> bool:

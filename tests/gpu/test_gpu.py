@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from luthier.cluster.session import start
-from luthier.config import RunConfig, load_config
+from luthier.config import RunConfig, apply_overrides, load_config
+from luthier.config.source import parse_yaml
 from luthier.registry import Registry
 from luthier.serving import ask, deploy, stop
 
@@ -40,6 +41,49 @@ def on_gpu(tmp_path: Path) -> RunConfig:
         "serve.port": port,
     }
     return load_config(ROOT / "configs" / "quickstart.yaml", [f"{key}={value}" for key, value in settings.items()])
+
+
+WAYS: dict[str, dict[str, str]] = {
+    "lora, fsdp2": {"train.strategy": "fsdp2"},
+    "full, fsdp2": {"train.strategy": "fsdp2", "train.method": "full", "train.learning_rate": "1e-4"},
+    "lora, z2_offload": {"train.strategy": "deepspeed", "train.deepspeed": "z2_offload"},
+    "lora, z3_offload": {"train.strategy": "deepspeed", "train.deepspeed": "z3_offload"},
+    "full, z2": {
+        "train.strategy": "deepspeed",
+        "train.deepspeed": "z2",
+        "train.method": "full",
+        "train.learning_rate": "1e-4",
+    },
+    "full, a JSON": {
+        "train.strategy": "deepspeed",
+        "train.deepspeed": str(ROOT / "configs" / "deepspeed" / "zero2-offload.json"),
+        "train.method": "full",
+        "train.learning_rate": "1e-4",
+    },
+    "qlora": {"train.load_in_4bit": "true", "train.bf16": "true"},
+    "qlora, z2": {
+        "train.load_in_4bit": "true",
+        "train.bf16": "true",
+        "train.strategy": "deepspeed",
+        "train.deepspeed": "z2",
+    },
+}
+
+
+@needs_gpu
+@pytest.mark.parametrize("way", WAYS)
+def test_strategies_and_methods_learn_on_a_gpu(
+    way: str, on_gpu: RunConfig, base_model_dir: Path, tmp_path: Path
+) -> None:
+    from luthier.trainers.fit import train
+
+    if "qlora" in way:
+        pytest.importorskip("bitsandbytes")
+    cfg = apply_overrides(on_gpu, {key: parse_yaml(value) for key, value in WAYS[way].items()})
+    with start(cfg):
+        trained = train(cfg, base_model_dir=base_model_dir, workdir=tmp_path / "train")
+    assert trained.best_step == 4
+    assert trained.metrics[-1]["loss"] < trained.metrics[0]["loss"]
 
 
 @needs_gpu

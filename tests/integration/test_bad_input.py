@@ -84,6 +84,15 @@ CASES = {
     "unknown registry": Case(["registry.uri=nonsense://x"], ("registry.uri 'nonsense://x'",)),
     "no such date": Case(["storage_path=2024-13-45"], ("'2024-13-45' is not a valid timestamp",)),
     "adapters that can not be served": Case(["train.use_dora=true"], ("luthier train",)),
+    "modules that can not be served": Case(
+        ["train.lora_modules_to_save=[lm_head]"], ("train.lora_modules_to_save: the server", "luthier export --merge")
+    ),
+    "4 bits on a CPU": Case(["train.load_in_4bit=true"], ("4-bit weights need a GPU with bitsandbytes",)),
+    "a DeepSpeed file of another mind": Case(
+        ["train.strategy=deepspeed", "train.deepspeed=DIR/ds.json"],
+        ("ds.json: gradient_clipping is 0.5, but train.max_grad_norm is 1.0",),
+        text_of("ds.json", '{"gradient_clipping": 0.5}'),
+    ),
     "few-shot without shots": Case(["evaluate.few_shot_k=0"], ("gate.against names few_shot",)),
     "another cluster": Case(
         ["cluster.address=127.0.0.1:1"], ("cluster.address='127.0.0.1:1' can't be reached",), alone=True

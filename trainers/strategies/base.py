@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from luthier.config.train import TrainConfig
+from luthier.errors import ConfigError
 from luthier.trainers.batches import Batch
 from luthier.trainers.loss import SumLoss
 
@@ -70,7 +71,7 @@ class Strategy(Protocol):
         ...
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
-        """Trained parameters on the CPU by their names in the model. All workers call; rank 0's result is complete."""
+        """What :func:`weights_to_save` names, whole and on the CPU. All workers call; rank 0's result is complete."""
         ...
 
     def save_state(self, directory: Path) -> None:
@@ -80,6 +81,16 @@ class Strategy(Protocol):
     def load_state(self, directory: Path) -> None:
         """Undo :meth:`save_state`. All workers call."""
         ...
+
+
+def weights_to_save(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that the artifact holds, by name: those trained beside a frozen base, or a whole model's all.
+
+    Args:
+        model: The model that is trained; with frozen layers it is still written whole.
+    """
+    beside_a_base = hasattr(model, "peft_config")
+    return {name: p for name, p in model.named_parameters() if p.requires_grad or not beside_a_base}
 
 
 def build_strategy(train: TrainConfig, loss: SumLoss, worker: Worker, num_steps: int) -> Strategy:
@@ -92,7 +103,14 @@ def build_strategy(train: TrainConfig, loss: SumLoss, worker: Worker, num_steps:
         num_steps: Optimizer steps of the whole run, for the schedule.
     """
     from luthier.trainers.strategies.ddp import Ddp
+    from luthier.trainers.strategies.fsdp2 import Fsdp2
     from luthier.trainers.strategies.zero import Zero
 
-    builders: dict[str, Callable[[TrainConfig, SumLoss, Worker, int], Strategy]] = {"ddp": Ddp, "deepspeed": Zero}
+    if train.strategy == "auto":
+        raise ConfigError("train.strategy: auto is decided by luthier run, train and tune; name a strategy here.")
+    builders: dict[str, Callable[[TrainConfig, SumLoss, Worker, int], Strategy]] = {
+        "ddp": Ddp,
+        "fsdp2": Fsdp2,
+        "deepspeed": Zero,
+    }
     return builders[train.strategy](train, loss, worker, num_steps)

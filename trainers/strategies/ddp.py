@@ -14,7 +14,7 @@ from luthier.config.train import TrainConfig
 from luthier.trainers.batches import Batch
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.optimizer import build_optimizer, build_schedule
-from luthier.trainers.strategies.base import Worker
+from luthier.trainers.strategies.base import Worker, weights_to_save
 
 
 class Ddp:
@@ -55,12 +55,14 @@ class Ddp:
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """See :class:`Strategy`."""
-        return {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
+        saved = weights_to_save(self._model.model)
+        return {name: parameter.detach().cpu().clone() for name, parameter in saved.items()}
 
     def save_state(self, directory: Path) -> None:
         """See :class:`Strategy`. Every worker has the same state, so rank 0 writes it."""
         if self._worker.rank == 0:
-            save_file(self.trained_weights(), directory / "trained.safetensors")
+            trained = {name: parameter.detach().cpu() for name, parameter in self._trained.items()}
+            save_file(trained, directory / "trained.safetensors")
             state = {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
             torch.save(state, directory / "optimizer.pt")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +12,45 @@ from luthier.config.train import TrainConfig
 from luthier.trainers.batches import Batch
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.optimizer import build_optimizer, build_schedule
-from luthier.trainers.strategies.base import Worker
+from luthier.trainers.strategies.base import Worker, weights_to_save
+from luthier.trainers.strategies.group import backend_of, join_group
+from luthier.trainers.strategies.host_adam import host_adam
+from luthier.trainers.strategies.zero_config import offloads_optimizer, zero_config
 
 _TAG = "zero"
 
 
-def zero_config(train: TrainConfig) -> dict[str, Any]:
-    """The DeepSpeed configuration of a run; every value comes from the run's own config."""
-    stage = int((train.deepspeed or "z0").removeprefix("z"))
-    return {
-        "train_micro_batch_size_per_gpu": train.per_device_train_batch_size,
-        "gradient_accumulation_steps": train.gradient_accumulation_steps,
-        "gradient_clipping": train.max_grad_norm,
-        "bf16": {"enabled": train.bf16},
-        "zero_optimization": {"stage": stage, "overlap_comm": False, "contiguous_gradients": True},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 2**31,
-    }
-
-
-def _join_group(worker: Worker) -> None:
-    """Let DeepSpeed use the group that Ray Train has formed, or a group of one where there is none."""
+def _join(worker: Worker) -> None:
+    """Let DeepSpeed use the process group that there is."""
     import deepspeed
 
-    backend = "nccl" if worker.device.type == "cuda" else "gloo"
-    if not torch.distributed.is_initialized():
-        # A lone process, such as a sweep's trial: nobody to meet, so no address is needed.
-        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        torch.distributed.init_process_group(backend, rank=0, world_size=1, store=store)
-        os.environ.setdefault("LOCAL_RANK", "0")
+    join_group(worker)
     # Only inference uses this operation, and DeepSpeed would need a C++ compiler to build it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    deepspeed.init_distributed(dist_backend=backend_of(worker), auto_mpi_discovery=False, verbose=False)
 
 
 class Zero:
-    """A DeepSpeed engine at ZeRO stage 0, 1, 2 or 3."""
+    """A DeepSpeed engine at a ZeRO stage, with or without the host's memory as a store."""
 
     def __init__(self, train: TrainConfig, loss: SumLoss, worker: Worker, num_steps: int) -> None:
         import deepspeed
 
-        _join_group(worker)
-        self._stage3 = train.deepspeed == "z3"
-        self._plain = train.deepspeed == "z0" and not train.bf16
+        _join(worker)
+        on_gpu = worker.device.type == "cuda"
+        settings = zero_config(train, hidden_size=_hidden_size(loss.model), on_gpu=on_gpu)
+        stage = settings["zero_optimization"].get("stage", 0)
+        self._stage3 = stage == 3
+        self._plain = stage == 0 and not train.bf16
         self._worker = worker
         self._scale = worker.world_size * train.gradient_accumulation_steps
         self._model = loss.to(torch.bfloat16) if train.bf16 else loss
-        optimizer = build_optimizer(self._model.parameters(), train)
+        ours = build_optimizer(self._model.parameters(), train)
+        optimizer = host_adam(ours) if on_gpu and offloads_optimizer(settings) else ours
         schedule = build_schedule(optimizer, train, num_steps)
         self._engine: Any
         self._engine, _, _, self._schedule = deepspeed.initialize(
-            model=self._model, optimizer=optimizer, lr_scheduler=schedule, config=zero_config(train)
+            model=self._model, optimizer=optimizer, lr_scheduler=schedule, config=settings
         )
         self.loss: nn.Module = self._engine
 
@@ -92,9 +79,7 @@ class Zero:
         import deepspeed
 
         weights = {}
-        for name, parameter in self._model.model.named_parameters():
-            if not parameter.requires_grad:
-                continue
+        for name, parameter in weights_to_save(self._model.model).items():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._stage3):
                 if self._worker.rank == 0:
                     weights[name] = parameter.detach().cpu().clone()
@@ -111,3 +96,8 @@ class Zero:
     def load_state(self, directory: Path) -> None:
         """See :class:`Strategy`."""
         self._engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=False)
+
+
+def _hidden_size(model: nn.Module) -> int:
+    config: Any = model.config
+    return int(getattr(config.get_text_config(), "hidden_size", 0) or 1024)
