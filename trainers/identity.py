@@ -14,6 +14,10 @@ _NOT_IDENTITY = {
     "resources_per_worker",
     "logging_steps",
     "eval_steps",
+    "save_steps",
+    "async_save",
+    "log_samples",
+    "hang_timeout_s",
     "save_total_limit",
     "metric_for_best_model",
 }

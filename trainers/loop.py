@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,10 +23,10 @@ from luthier.trainers.identity import run_identity
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.model import build_trainable
+from luthier.trainers.sample_log import SampleLog
+from luthier.trainers.saving import Report, Saver, Write
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
 from luthier.trainers.tokens import ChatTokenizer, Encoded
-
-Report = Callable[[Metrics, Checkpoint], None]
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,19 @@ class Job:
         )
 
 
-def train_loop(job: Job, worker: Worker, report: Report) -> None:
+def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[], bool] | None = None) -> None:
     """Train from the newest complete checkpoint, or from the start, to the last step.
 
     Args:
         job: What to do.
         worker: This process's place in the group.
         report: Called on every worker after each checkpoint, with the metrics of that step.
+        must_leave: Whether this worker's machine is about to be taken away; the first time that any worker's is, a
+            checkpoint is saved at once.
 
     Raises:
         TrainingDiverged: The loss or the gradient became NaN or infinite.
+        OutputError: A checkpoint could not be written.
     """
     train = _settled(job.cfg.train, worker)
     torch.manual_seed(job.cfg.seed)
@@ -97,7 +101,11 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     store = job.store()
     first_step = _resume(store, strategy, worker)
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
-    save_every = train.eval_steps or plan.steps_per_epoch
+    samples = SampleLog(job.workdir, worker, first_step) if train.log_samples else None
+    saver = Saver(store, worker, report, in_background=train.async_save)
+    eval_every = train.eval_steps or plan.steps_per_epoch
+    save_every = train.save_steps or eval_every
+    leaving = False
     model.train()
     for step in range(first_step + 1, num_steps + 1):
         began = time.monotonic()
@@ -111,15 +119,26 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
             "tokens_per_s": metrics["tokens"] / elapsed_s,
             "loss_tokens_per_s": metrics["loss_tokens"] / elapsed_s,
         }
-        due = step % save_every == 0 or step == num_steps
-        if due and validation:
+        if samples:
+            samples.write(step, batches)
+        noticed = not leaving and must_leave is not None and worker.sum(float(must_leave()))[0] > 0
+        leaving = leaving or noticed
+        judged = step % eval_every == 0 or step == num_steps
+        due = step % save_every == 0 or step == num_steps or noticed
+        if judged and validation:
             metrics["eval_loss"] = _validate(
                 strategy, model, validation, pad_id, worker, train.per_device_train_batch_size
             )
-        if writer and (due or step % train.logging_steps == 0):
+        if writer and (judged or due or step % train.logging_steps == 0):
             writer.write(metrics)
+        saver.check()
         if due:
-            report(metrics, _save(store, strategy, model, worker, step, metrics))
+            saver.save(step, metrics, partial(_snapshot, strategy, model, worker))
+        if noticed:
+            saver.wait()
+    saver.wait()
+    if samples:
+        samples.close()
     if writer:
         writer.close()
 
@@ -173,22 +192,20 @@ def _validate(
     return nll / all_tokens
 
 
-def _save(
-    store: CheckpointStore, strategy: Strategy, model: torch.nn.Module, worker: Worker, step: int, metrics: Metrics
-) -> Checkpoint:
-    def write(checkpoint: Checkpoint) -> None:
-        weights = strategy.trained_weights()
-        if worker.rank == 0:
-            write_weights(model, weights, checkpoint.weights_dir)
-        strategy.save_state(checkpoint.state_dir)
-        torch.save(_random_state(worker), checkpoint.state_dir / f"rng-{worker.rank}.pt")
-
-    return store.save(worker, step, metrics, write)
+def _snapshot(strategy: Strategy, model: torch.nn.Module, worker: Worker, checkpoint: Checkpoint) -> list[Write]:
+    """Copies of all that a checkpoint holds, as what writes them."""
+    weights = strategy.trained_weights()
+    write_state = strategy.save_state(checkpoint.state_dir)
+    random_state = partial(torch.save, _random_state(worker), checkpoint.state_dir / f"rng-{worker.rank}.pt")
+    writes: list[Write | None] = [write_state, random_state]
+    if worker.rank == 0:
+        writes.append(partial(write_weights, model, weights, checkpoint.weights_dir))
+    return [write for write in writes if write is not None]
 
 
 def _resume(store: CheckpointStore, strategy: Strategy, worker: Worker) -> int:
     """Load the newest complete checkpoint; the number of steps that are done."""
-    checkpoint = store.newest()
+    checkpoint = store.agreed_newest(worker)
     if checkpoint is None:
         return 0
     strategy.load_state(checkpoint.state_dir)

@@ -93,13 +93,25 @@ class TrainConfig(Config):
     """Optimizer steps between metric rows."""
 
     eval_steps: Positive | None = None
-    """Optimizer steps between validations, each of which saves a checkpoint; None: once per epoch."""
+    """Optimizer steps between validations; None: once per epoch."""
+
+    save_steps: Positive | None = None
+    """Optimizer steps between checkpoints, at most so many are lost when a worker dies; None: at each validation."""
+
+    async_save: bool = True
+    """Write checkpoints while training goes on, which waits for the copy of the state alone."""
+
+    log_samples: bool = False
+    """Write the ids of the rows that each worker learned from at each step to ``samples-<rank>.jsonl``."""
 
     save_total_limit: Positive = 2
     """Checkpoints kept on storage: the best and the newest always are."""
 
     metric_for_best_model: Literal["eval_loss"] = "eval_loss"
     """What ``best`` means; lower is better."""
+
+    hang_timeout_s: float = Field(default=600.0, gt=0.0)
+    """How long a worker may not answer, or wait for the others, before it counts as failed."""
 
     start_timeout_s: float = Field(default=120.0, gt=0.0)
     """How long workers may take to be scheduled before the run fails."""

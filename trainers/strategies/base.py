@@ -73,8 +73,13 @@ class Strategy(Protocol):
         """Trained parameters on the CPU by their names in the model. All workers call; rank 0's result is complete."""
         ...
 
-    def save_state(self, directory: Path) -> None:
-        """Write what resuming needs besides the step number. All workers call."""
+    def save_state(self, directory: Path) -> Callable[[], object] | None:
+        """Copy what resuming needs besides the step number. All workers call.
+
+        Returns:
+            What writes the copy below ``directory``, called later and by another thread, so without collective
+            operations; None where it is written already.
+        """
         ...
 
     def load_state(self, directory: Path) -> None:

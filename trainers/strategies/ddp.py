@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from luthier.config.train import TrainConfig
 from luthier.trainers.batches import Batch
+from luthier.trainers.copies import copied
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.optimizer import build_optimizer, build_schedule
 from luthier.trainers.strategies.base import Worker
@@ -55,14 +57,20 @@ class Ddp:
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """See :class:`Strategy`."""
-        return {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
+        return dict(copied(self._trained)) if self._worker.rank == 0 else {}
 
-    def save_state(self, directory: Path) -> None:
+    def save_state(self, directory: Path) -> Callable[[], object] | None:
         """See :class:`Strategy`. Every worker has the same state, so rank 0 writes it."""
-        if self._worker.rank == 0:
-            save_file(self.trained_weights(), directory / "trained.safetensors")
-            state = {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
+        if self._worker.rank:
+            return None
+        weights = self.trained_weights()
+        state = copied({"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()})
+
+        def write() -> None:
+            save_file(weights, directory / "trained.safetensors")
             torch.save(state, directory / "optimizer.pt")
+
+        return write
 
     def load_state(self, directory: Path) -> None:
         """See :class:`Strategy`."""

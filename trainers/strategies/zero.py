@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class Zero:
     def __init__(self, train: TrainConfig, loss: SumLoss, worker: Worker, num_steps: int) -> None:
         import deepspeed
 
+        from luthier.trainers.strategies.zero_snapshots import Snapshots
+
         _join_group(worker)
         self._stage3 = train.deepspeed == "z3"
         self._plain = train.deepspeed == "z0" and not train.bf16
@@ -65,6 +68,8 @@ class Zero:
         self._engine, _, _, self._schedule = deepspeed.initialize(
             model=self._model, optimizer=optimizer, lr_scheduler=schedule, config=zero_config(train)
         )
+        self._snapshots = Snapshots()
+        self._engine.checkpoint_engine = self._snapshots
         self.loss: nn.Module = self._engine
 
     def forward_backward(self, batch: Batch, num_loss_tokens: float, *, last: bool) -> torch.Tensor:
@@ -104,9 +109,10 @@ class Zero:
         """At stage 0 in float32 the engine clips the gradient, but does not tell its norm."""
         return nn.utils.get_total_norm(p.grad for p in self._model.parameters() if p.grad is not None)
 
-    def save_state(self, directory: Path) -> None:
+    def save_state(self, directory: Path) -> Callable[[], object] | None:
         """See :class:`Strategy`. Every worker writes its own part."""
-        self._engine.save_checkpoint(str(directory), tag=_TAG, exclude_frozen_parameters=True)
+        self._engine.save_checkpoint(str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=True)
+        return self._snapshots.take()
 
     def load_state(self, directory: Path) -> None:
         """See :class:`Strategy`."""
