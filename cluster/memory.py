@@ -101,7 +101,7 @@ def _state_bytes(parameters: int, trainable: int, train: TrainConfig) -> tuple[i
     # Trained weights are float32; with bfloat16 there is a copy to compute with.
     trained = trainable * (FP32_BYTES + (compute if compute == BF16_BYTES else 0))
     gradients, optimizer = trainable * FP32_BYTES, trainable * ADAM_BYTES
-    workers = train.num_workers
+    workers = train.max_workers
     if stage >= 1:
         optimizer //= workers
     if stage >= 2:

@@ -16,8 +16,10 @@ _NOT_IDENTITY = {
     "eval_steps",
     "save_steps",
     "async_save",
+    "elastic_resize_monitor_interval_s",
     "log_samples",
     "hang_timeout_s",
+    "min_per_device_train_batch_size",
     "save_total_limit",
     "metric_for_best_model",
 }

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from luthier.config.base import Config
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 ZeroStage = Literal["z0", "z1", "z2", "z3"]
 Positive = Annotated[int, Field(ge=1)]
+WorkerCount = Annotated[
+    Annotated[Positive, Tag("number")] | Annotated[tuple[Positive, Positive], Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, list | tuple) else "number"),
+]
 
 
 class TrainConfig(Config):
@@ -36,6 +40,10 @@ class TrainConfig(Config):
 
     per_device_train_batch_size: Positive = 8
     """Rows per worker and micro-step."""
+
+    min_per_device_train_batch_size: Positive | None = None
+    """After an out-of-memory error the run goes on with half the rows per micro-step and twice the micro-steps, down to
+    this size; a step still learns from the same rows. None: it ends."""
 
     group_by_length: bool = True
     """Learn from rows of like length together: less padding, and workers that wait less for each other."""
@@ -80,8 +88,12 @@ class TrainConfig(Config):
     use_dora: bool = False
     """Train magnitude and direction apart (Liu et al. 2024)."""
 
-    num_workers: Positive = 1
-    """Ray Train workers."""
+    num_workers: WorkerCount = 1
+    """Ray Train workers. A pair, as ``[1, 4]``: as many as the cluster has room for, within these limits, also while it
+    shrinks and grows. The rows of a step stay the same: they are those of the greatest number."""
+
+    elastic_resize_monitor_interval_s: float = Field(default=60.0, gt=0.0)
+    """How often the cluster is asked for room for more workers, where ``num_workers`` is a pair."""
 
     resources_per_worker: dict[str, float] = {"CPU": 1.0}
     """What each worker reserves: CPU, GPU or custom resources."""
@@ -134,9 +146,32 @@ class TrainConfig(Config):
             raise ValueError(
                 f"train.deepspeed={self.deepspeed} is set but strategy is {self.strategy}; set strategy: deepspeed"
             )
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"num_workers={self.num_workers} is no range; put the smaller number first")
+        least = self.min_per_device_train_batch_size
+        if least is not None and least > self.per_device_train_batch_size:
+            raise ValueError(
+                f"min_per_device_train_batch_size={least} is above per_device_train_batch_size="
+                f"{self.per_device_train_batch_size}; lower it"
+            )
         if self.use_dora and self.method != "lora":
             raise ValueError("use_dora needs method: lora")
         return self
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change during the run."""
+        return isinstance(self.num_workers, tuple)
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that the run goes on with."""
+        return self.num_workers[0] if isinstance(self.num_workers, tuple) else self.num_workers
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers at once."""
+        return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
     @property
     def use_gpu(self) -> bool:

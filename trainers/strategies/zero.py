@@ -117,3 +117,8 @@ class Zero:
     def load_state(self, directory: Path) -> None:
         """See :class:`Strategy`."""
         self._engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=False)
+
+    def start_at(self, step: int) -> None:
+        """Move the schedule on by the steps that are done, where :meth:`load_state` has nothing that fits."""
+        for _ in range(step):
+            self._schedule.step()
