@@ -58,4 +58,4 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_and_the_run_goes_on_once_th
     ballast.unlink()
     train_loop(replace(job), worker, lambda metrics, checkpoint: None)
     newest = store.newest()
-    assert newest is not None and newest.step == 24 // 2 // 2
+    assert newest is not None and newest.step == 12
