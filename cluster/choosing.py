@@ -125,7 +125,7 @@ def worker_room(cfg: RunConfig, resources: Mapping[str, float] | None) -> Room:
     """
     if cfg.train.use_gpu:
         return _gpu_room(resources or {})
-    workers = cfg.train.num_workers
+    workers = cfg.train.max_workers
     if cfg.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return Room(machine // workers, f"this machine's {machine / GIB:.1f} GiB for {workers} worker(s)")
@@ -153,7 +153,7 @@ def _allowed(train: TrainConfig) -> tuple[str, ...]:
         row
         for row in _CANDIDATES
         if not any(refusal(row, method, train.device) for method in train.method_columns)
-        and (train.num_workers > 1 or row == "ddp" or row.endswith("_offload"))
+        and (train.max_workers > 1 or row == "ddp" or row.endswith("_offload"))
         and (train.use_gpu or not row.endswith("_offload"))
     )
 
@@ -171,7 +171,7 @@ def _why(row: str, needs: Mapping[str, int], room: Room, train: TrainConfig) -> 
         return f"the whole model fits every worker, which is the quickest: {_figures(needs)} {have}"
     divided = {"z2": "gradients and optimizer state are divided", "fsdp2": "weights are divided as well"}
     what = divided.get(row, "the host keeps what the GPU can't")
-    return f"{what} among {train.num_workers} worker(s), and it fits: {_figures(needs)} {have}"
+    return f"{what} among {train.max_workers} worker(s), and it fits: {_figures(needs)} {have}"
 
 
 def _figures(needs: Mapping[str, int]) -> str:

@@ -109,7 +109,7 @@ def zero_stage(row: str) -> int:
 
 def _state(shapes: Shapes, train: TrainConfig) -> MemoryEstimate:
     """Weights, gradients and optimizer state; what is divided is so by N (Rajbhandari et al. 2020)."""
-    row, workers, compute = train.strategy_row, train.num_workers, _compute_bytes(train)
+    row, workers, compute = train.strategy_row, train.max_workers, _compute_bytes(train)
     stage = zero_stage(row)
     trainable = num_trainable(shapes, train)
     frozen = _frozen_bytes(shapes, train, trainable)

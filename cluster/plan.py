@@ -88,7 +88,7 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
         method=cfg.train.method,
         strategy=cfg.train.strategy_row,
         strategy_reason=reason,
-        num_workers=cfg.train.num_workers,
+        num_workers=cfg.train.max_workers,
         parameters=parameters,
         trainable_parameters=trainable,
         memory_per_worker=memory,
@@ -107,7 +107,7 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
 def rows_per_step(cfg: RunConfig) -> int:
     """Rows that one optimizer step learns from, over all workers."""
     train = cfg.train
-    return train.per_device_train_batch_size * train.gradient_accumulation_steps * train.num_workers
+    return train.per_device_train_batch_size * train.gradient_accumulation_steps * train.max_workers
 
 
 def optimizer_steps(cfg: RunConfig, data: DataSize | None) -> int | None:
@@ -187,10 +187,10 @@ def _model_notes(cfg: RunConfig, trainable: int, memory: MemoryEstimate) -> list
         notes.append("eager attention also keeps its score matrices, which the estimate leaves out.")
     if cfg.cluster.address is None and not cfg.train.use_gpu:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        needed = memory.total_bytes * cfg.train.num_workers
+        needed = memory.total_bytes * cfg.train.max_workers
         if needed > machine:
             notes.append(
-                f"{cfg.train.num_workers} workers need about {needed / GIB:.1f} GiB, this machine has "
+                f"{cfg.train.max_workers} workers need about {needed / GIB:.1f} GiB, this machine has "
                 f"{machine / GIB:.1f}; lower train.per_device_train_batch_size or train.num_workers."
             )
     return notes

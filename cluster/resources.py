@@ -71,7 +71,7 @@ def shortages(
 
 
 def _train_demand(stage: str, cfg: RunConfig, remedy: str) -> Demand:
-    total = {key: amount * cfg.train.num_workers for key, amount in cfg.train.reserved_per_worker.items()}
+    total = {key: amount * cfg.train.min_workers for key, amount in cfg.train.reserved_per_worker.items()}
     return Demand(stage=stage, resources=total, remedy=remedy)
 
 

@@ -68,6 +68,10 @@ class TrainingFailed(LuthierError, RuntimeError):
     """A training run ended without a usable checkpoint."""
 
 
+class OutOfMemory(LuthierError, MemoryError):
+    """A worker ran out of memory."""
+
+
 class IntegrityError(LuthierError, ValueError):
     """A stored file does not match the digest recorded for it."""
 

@@ -118,7 +118,9 @@ def fine_tune(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -
     from luthier.trainers.fit import train
 
     how = f"{cfg.train.method} with {cfg.train.strategy_row}"
-    with view.stage("train", f"Fine-tuning: {how}, {cfg.train.num_workers} worker(s)"):
+    number = cfg.train.num_workers
+    workers = f"{number[0]} to {number[1]}" if isinstance(number, tuple) else number
+    with view.stage("train", f"Fine-tuning: {how}, {workers} worker(s)"):
         result = train(cfg, base_model_dir=base_model_dir, workdir=workdir / "train", on_metrics=view.on_train)
         view.note(f"best checkpoint is of step {result.best_step}")
     return result

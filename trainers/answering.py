@@ -106,7 +106,7 @@ def _start_workers(cfg: RunConfig, base_model_dir: Path, at_most: int) -> list[A
         )
     others = {key: amount for key, amount in need.items() if key not in ("CPU", "GPU")}
     actor = ray.remote(num_cpus=need.get("CPU", 0.0), num_gpus=need.get("GPU", 0.0), resources=others)(_Answerer)
-    return [actor.remote(cfg, base_model_dir) for _ in range(min(cfg.train.num_workers, room, at_most))]
+    return [actor.remote(cfg, base_model_dir) for _ in range(min(cfg.train.max_workers, room, at_most))]
 
 
 def _answer(

@@ -64,6 +64,9 @@ class StepPlan:
         accumulation: Micro-steps per optimizer step.
         seed: Seed of the shuffle.
         lengths_N: Tokens of each row, to learn from rows of like length together; None: any rows together.
+        at_work: Workers that are there, each of which then runs more micro-steps; None: all. Which rows a step sees
+            does not depend on it.
+        splits: Into how many micro-steps each is divided, because a whole one did not fit into memory.
     """
 
     def __init__(
@@ -74,14 +77,22 @@ class StepPlan:
         accumulation: int,
         seed: int,
         lengths_N: torch.Tensor | None = None,
+        *,
+        at_work: int | None = None,
+        splits: int = 1,
     ) -> None:
         self.num_rows = num_rows
-        self.world_size = world_size
-        self._accumulation = accumulation
+        self.world_size = at_work or world_size
+        self._num_slots = world_size * accumulation * splits
         self._global_batch = world_size * micro_batch * accumulation
         self._seed = seed
         self._lengths_N = lengths_N
         self._kept: tuple[int, torch.Tensor] | None = None
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-steps of each worker per optimizer step."""
+        return math.ceil(self._num_slots / self.world_size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -91,14 +102,15 @@ class StepPlan:
     def micro_batches(self, step: int, rank: int) -> list[list[int]]:
         """Row numbers of one worker's micro-batches at an optimizer step (counted from 0).
 
-        Rows are dealt out in turn, so that workers get like lengths. In a short last step a worker may get an empty
-        micro-batch, which it still runs, without loss, so that collective operations match.
+        Rows are dealt out in turn, so that workers get like lengths. In a short last step, or where the workers do not
+        share the micro-steps out evenly, a worker may get an empty micro-batch, which it still runs, without loss, so
+        that collective operations match.
         """
         epoch, within = divmod(step, self.steps_per_epoch)
         rows = self._order(epoch)[within * self._global_batch : (within + 1) * self._global_batch].tolist()
-        num_slots = self.world_size * self._accumulation
-        slots = [rows[slot::num_slots] for slot in range(num_slots)]
-        return [slots[micro * self.world_size + rank] for micro in range(self._accumulation)]
+        slots = [rows[slot :: self._num_slots] for slot in range(self._num_slots)]
+        mine = slots[rank :: self.world_size]
+        return mine + [[]] * (self.accumulation - len(mine))
 
     def _order(self, epoch: int) -> torch.Tensor:
         """An epoch's order of row numbers; kept, as every step of the epoch reads a part of it."""

@@ -1,7 +1,7 @@
 """Checkpoints that are visible only when they are whole.
 
 A checkpoint is a directory ``step-00000120``. Every worker writes its files; when all are done, rank 0 writes
-``checkpoint.json`` with the digest of each. A directory without that file, or with a file that differs from its
+``checkpoint.json`` with the digest of each (:mod:`luthier.trainers.saving`). A directory without that file, or with a file that differs from its
 digest, is no checkpoint; nor is one of another run (other settings or data) that was made in the same place.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from luthier.digests import atomic_write_text, sha256_file
+from luthier.digests import atomic_write_text, sha256_file, sha256_stream
 from luthier.errors import IntegrityError
 from luthier.manifest import new_lineage_id
 from luthier.trainers.strategies.base import Worker
@@ -60,33 +60,35 @@ class CheckpointStore:
         root: Directory that holds them; on storage that all workers see.
         keep: How many to keep; the best and the newest always stay.
         metric: Name of the metric that ``best`` minimises.
-        identity: Digest of what the run is; checkpoints of another are named once, ignored, and deleted by ``save``.
+        identity: Digest of what the run is; checkpoints of another are named once, ignored, and deleted when one of this
+            run is published.
     """
 
     def __init__(self, root: Path, keep: int, metric: str, identity: str) -> None:
-        self._root = root
+        self.root = root
         self._keep = keep
         self._metric = metric
         self._identity = identity
         self._told_of_others = False
 
-    def save(
-        self, worker: Worker, step: int, metrics: dict[str, float], write: Callable[[Checkpoint], None]
-    ) -> Checkpoint:
-        """Write a checkpoint with all workers, publish it, and delete what is no longer to be kept."""
-        checkpoint = Checkpoint(self._root / f"step-{step:08d}", step, metrics, worker.world_size, self._identity)
+    def begin(self, worker: Worker, step: int, metrics: dict[str, float]) -> Checkpoint:
+        """Make a new checkpoint's directories; it counts once it is published. All workers call."""
+        checkpoint = Checkpoint(self.root / f"step-{step:08d}", step, metrics, worker.world_size, self._identity)
         if worker.rank == 0:
+            (checkpoint.path / _INDEX).unlink(missing_ok=True)  # first, so that no half of an older one counts
             shutil.rmtree(checkpoint.path, ignore_errors=True)
             checkpoint.weights_dir.mkdir(parents=True)
             checkpoint.state_dir.mkdir()
         worker.barrier()
-        write(checkpoint)
-        worker.barrier()
-        if worker.rank == 0:
-            self._publish(checkpoint)
-            self._prune()
-        worker.barrier()
         return checkpoint
+
+    def publish(self, checkpoint: Checkpoint) -> None:
+        """Make a checkpoint count, and delete what is no longer to be kept. Rank 0 calls when all files are written."""
+        files = [path for path in sorted(checkpoint.path.rglob("*")) if path.is_file() and path.name != _INDEX]
+        digests = {str(path.relative_to(checkpoint.path)): _settled_digest(path) for path in files}
+        index = {**asdict(checkpoint), "path": None, "files": digests}
+        atomic_write_text(checkpoint.path / _INDEX, json.dumps(index, indent=1))
+        self._prune(checkpoint)
 
     def complete(self) -> list[Checkpoint]:
         """Published checkpoints, oldest first. Their digests are not checked; one without a readable index is named."""
@@ -97,7 +99,7 @@ class CheckpointStore:
             log.warning(
                 "%s holds checkpoints of a run with other settings or data (steps %s); they are not used, and deleted "
                 "when this run saves its first.",
-                self._root,
+                self.root,
                 ", ".join(str(checkpoint.step) for checkpoint in others),
             )
         return [checkpoint for checkpoint in found if checkpoint.identity == self._identity]
@@ -106,13 +108,21 @@ class CheckpointStore:
         """The newest checkpoint whose files all match their digests; a broken one is named in a warning."""
         return self._first_sound(self.complete()[::-1])
 
+    def agreed_newest(self, worker: Worker) -> Checkpoint | None:
+        """:meth:`newest` as rank 0 finds it, which alone reads and digests the files. All workers call."""
+        mine = self.newest() if worker.rank == 0 else None
+        (step,) = worker.sum(float(mine.step) if mine else 0.0)
+        if worker.rank == 0 or step == 0:
+            return mine
+        return next(checkpoint for checkpoint in self.complete() if checkpoint.step == step)
+
     def best(self) -> Checkpoint | None:
         """The sound checkpoint with the lowest metric; without that metric, the newest."""
         return self._first_sound(sorted(self.complete(), key=self._rank))
 
     def lineage_id(self) -> str:
         """The run's id: made when first asked for, the same each time that the run is continued."""
-        path = self._root / _LINEAGE
+        path = self.root / _LINEAGE
         if path.exists():
             noted = json.loads(path.read_text())
             if noted["identity"] == self._identity:
@@ -123,7 +133,7 @@ class CheckpointStore:
         return lineage_id
 
     def _found(self) -> list[Checkpoint]:
-        described = (_described(path) for path in sorted(self._root.glob(f"step-*/{_INDEX}")))
+        described = (_described(path) for path in sorted(self.root.glob(f"step-*/{_INDEX}")))
         return [checkpoint for checkpoint in described if checkpoint is not None]
 
     def _rank(self, checkpoint: Checkpoint) -> tuple[float, int]:
@@ -139,21 +149,25 @@ class CheckpointStore:
                 return checkpoint
         return None
 
-    def _publish(self, checkpoint: Checkpoint) -> None:
-        files = [path for path in sorted(checkpoint.path.rglob("*")) if path.is_file() and path.name != _INDEX]
-        digests = {str(path.relative_to(checkpoint.path)): sha256_file(path) for path in files}
-        index = {**asdict(checkpoint), "path": None, "files": digests}
-        atomic_write_text(checkpoint.path / _INDEX, json.dumps(index, indent=1))
-
-    def _prune(self) -> None:
+    def _prune(self, newest: Checkpoint) -> None:
         found = self._found()
         checkpoints = [checkpoint for checkpoint in found if checkpoint.identity == self._identity]
         others = [checkpoint for checkpoint in found if checkpoint.identity != self._identity]
-        protected = {checkpoints[-1].step, min(checkpoints, key=self._rank).step}
+        protected = {newest.step, checkpoints[-1].step, min(checkpoints, key=self._rank).step}
         spare = [checkpoint for checkpoint in checkpoints if checkpoint.step not in protected]
         for checkpoint in (*others, *spare[: max(0, len(checkpoints) - self._keep)]):
             (checkpoint.path / _INDEX).unlink()
             shutil.rmtree(checkpoint.path)
+        for path in self.root.glob("step-*"):
+            if path != newest.path and not (path / _INDEX).exists():  # a save that was cut off
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _settled_digest(path: Path) -> str:
+    """Digest of a file that is on the storage, and not only in this machine's memory."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        return sha256_stream(stream)[0]
 
 
 def _described(index_path: Path) -> Checkpoint | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from luthier.config.run import RunConfig
 from luthier.config.train import TrainConfig
-from luthier.errors import LuthierError, ResourceError, TrainingFailed
+from luthier.errors import LuthierError, OutOfMemory, ResourceError, TrainingFailed
 from luthier.manifest import Manifest
 from luthier.trainers.artifact import write_artifact
 from luthier.trainers.checkpoint import Checkpoint
@@ -19,6 +20,8 @@ from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, MetricsTail, read_metrics
 from luthier.trainers.remote_errors import unwrap
 from luthier.trainers.strategies import Worker
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,14 @@ def train(
         TrainingDiverged: The loss became NaN or infinite.
         TrainingFailed: Workers failed more often than ``train.max_failures`` allows, or Ray itself failed.
         ResourceError: The workers were not scheduled within ``train.start_timeout_s``.
+        OutOfMemory: A worker ran out of memory, and ``train.min_per_device_train_batch_size`` allows no smaller batch.
+        OutputError: A checkpoint could not be written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     job = make_job(cfg, base_model_dir, workdir.resolve())
     job.store().newest()  # warns of a damaged checkpoint here, where the user reads it; workers' logs are not shown
     with MetricsTail(job.workdir / FILE_NAME, on_metrics or (lambda row: None)):
-        _run_workers(job)
+        _run_until_it_fits(job)
     best = job.store().best()
     if best is None:
         raise TrainingFailed(f"{workdir}: the run ended without a complete checkpoint.")
@@ -76,40 +81,76 @@ def train(
     return TrainResult(artifact_dir, manifest, best.step, tuple(read_metrics(job.workdir / FILE_NAME)), job)
 
 
+def _run_until_it_fits(job: Job) -> None:
+    """Run the workers; where they run out of memory, with smaller micro-batches, as far as the config allows."""
+    while True:
+        try:
+            return _run_workers(job)
+        except OutOfMemory as error:
+            smaller = job.with_smaller_micro_batches()
+            if smaller is None:
+                raise
+            job = smaller
+            log.warning(
+                "%s The run goes on with at most %d rows per worker and micro-step; a step learns from the same rows.",
+                error,
+                job.micro_batch_size,
+            )
+
+
 def _run_workers(job: Job) -> None:
     from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from luthier.trainers.faults import EndOnLastingFailures
 
     train = job.cfg.train
     trainer = TorchTrainer(
         _worker_main,
         train_loop_config={"job": job},
+        torch_config=TorchConfig(timeout_s=train.hang_timeout_s),
         scaling_config=ScalingConfig(
             num_workers=train.num_workers,
             use_gpu=train.use_gpu,
             resources_per_worker=train.reserved_per_worker,
+            elastic_resize_monitor_interval_s=train.elastic_resize_monitor_interval_s,
         ),
         run_config=RunConfig(
             name="checkpoints",  # Ray only takes note of checkpoints that lie in its run directory
             storage_path=str(job.workdir),
-            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=train.max_failures),
+            callbacks=[EndOnLastingFailures(), *_spares(job)],
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(worker_threads(job.cfg))}},
         ),
     )
     # Ray's own list of checkpoints names those that our store has deleted since, and Ray would not start over them.
     (job.workdir / "checkpoints" / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(train.start_timeout_s)  # Ray hands it to its controller
+    # Ray hands these to its controller.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(train.start_timeout_s)
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.hang_timeout_s)
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
         raise unwrap(error) or _failed(error, train) from error
 
 
+def _spares(job: Job) -> list[Any]:
+    """Warm processes to go on in, where the group may be started again."""
+    train = job.cfg.train
+    if not train.warm_spares or not (train.max_failures or train.is_elastic):
+        return []
+    from luthier.trainers.spares import WarmSpares
+
+    return [WarmSpares(job.base_model_dir, train.strategy)]
+
+
 def _worker_main(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray.train
     from ray.train import CheckpointUploadMode
+
+    from luthier.trainers.faults import ran_out
 
     job: Job = config["job"]
     worker = this_worker(job.cfg)
@@ -123,7 +164,20 @@ def _worker_main(config: dict[str, Any]) -> None:
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
 
-    train_loop(job, worker, report)
+    try:
+        train_loop(job, worker, report, _must_leave)
+    except (RuntimeError, MemoryError) as error:
+        raise ran_out(error) or error from error
+
+
+def _must_leave() -> bool:
+    """Whether a machine of the group is about to be taken away, as Ray Train has told this worker.
+
+    ``ray.train.get_preemption_info`` tells the same, but asks all workers, through an actor, at every call.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def this_worker(cfg: RunConfig) -> Worker:
@@ -142,7 +196,7 @@ def _failed(error: BaseException, train: TrainConfig) -> LuthierError:
     """What to tell of an error that is none of ours: the first worker's, or that of Ray itself."""
     if type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError":
         return ResourceError(
-            f"the cluster did not start {train.num_workers} worker(s) of {train.resources_per_worker} within "
+            f"the cluster did not start {train.min_workers} worker(s) of {train.resources_per_worker} within "
             f"train.start_timeout_s={train.start_timeout_s:g} s; ask for less, wait for others to end, or raise it."
         )
     failures: dict[int, BaseException] = getattr(error, "worker_failures", None) or {}

@@ -14,6 +14,13 @@ _NOT_IDENTITY = {
     "resources_per_worker",
     "logging_steps",
     "eval_steps",
+    "save_steps",
+    "async_save",
+    "warm_spares",
+    "elastic_resize_monitor_interval_s",
+    "log_samples",
+    "hang_timeout_s",
+    "min_per_device_train_batch_size",
     "save_total_limit",
     "metric_for_best_model",
 }

@@ -31,7 +31,7 @@ def train_in_process(
     """Train here, with a world of one.
 
     Args:
-        cfg: The configuration; ``train.num_workers`` is taken as 1.
+        cfg: The configuration; ``train.num_workers`` is taken as 1, ``train.async_save`` as false.
         base_model_dir: The pretrained model.
         workdir: Where checkpoints and metrics go.
         report: Called after each validation with the metrics and the checkpoint's directory.
@@ -43,7 +43,9 @@ def train_in_process(
     def forward(metrics: Metrics, checkpoint: Checkpoint) -> None:
         report(metrics, checkpoint.path)
 
-    train_loop(make_job(cfg, base_model_dir, workdir), worker, forward)
+    # A sweep's report ends a trial by an exit from within, which only the trial's own thread may take.
+    here = cfg.model_copy(update={"train": cfg.train.model_copy(update={"async_save": False})})
+    train_loop(make_job(here, base_model_dir, workdir), worker, forward)
 
 
 def worker_threads(cfg: RunConfig) -> int:

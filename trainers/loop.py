@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,10 +23,11 @@ from luthier.trainers.identity import run_identity
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.model import build_trainable
+from luthier.trainers.resuming import DIVIDED, dropout_state, resume, seed_dropout
+from luthier.trainers.sample_log import SampleLog
+from luthier.trainers.saving import Report, Saver, Write
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
 from luthier.trainers.tokens import ChatTokenizer, Encoded
-
-Report = Callable[[Metrics, Checkpoint], None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Job:
         train: Tokenised training rows.
         validation: Tokenised validation rows, or None.
         workdir: The run's directory, on storage that all workers see.
+        micro_splits: Into how many parts each configured micro-batch is divided, because a whole one did not fit.
     """
 
     cfg: RunConfig
@@ -45,6 +48,20 @@ class Job:
     train: Block
     validation: Block | None
     workdir: Path
+    micro_splits: int = 1
+
+    @property
+    def micro_batch_size(self) -> int:
+        """The most rows of a worker's micro-step."""
+        return math.ceil(self.cfg.train.per_device_train_batch_size / self.micro_splits)
+
+    def with_smaller_micro_batches(self) -> Job | None:
+        """The same steps in micro-batches half as large; None where the config allows none."""
+        half = replace(self, micro_splits=self.micro_splits * 2)
+        least = self.cfg.train.min_per_device_train_batch_size
+        if least is None or half.micro_batch_size < least or half.micro_batch_size == self.micro_batch_size:
+            return None
+        return half
 
     def train_rows(self) -> Rows:
         """The rows to learn from."""
@@ -59,10 +76,15 @@ class Job:
     def plan(self, rows: Rows, world_size: int) -> StepPlan:
         """Which of the rows go where."""
         train = self.cfg.train
-        lengths_N = torch.tensor(rows.lengths()) if train.group_by_length else None
-        accumulation = train.gradient_accumulation_steps
         return StepPlan(
-            len(rows), world_size, train.per_device_train_batch_size, accumulation, self.cfg.seed, lengths_N
+            len(rows),
+            train.max_workers if train.is_elastic else world_size,
+            train.per_device_train_batch_size,
+            train.gradient_accumulation_steps,
+            self.cfg.seed,
+            torch.tensor(rows.lengths()) if train.group_by_length else None,
+            at_work=world_size,
+            splits=self.micro_splits,
         )
 
     def store(self) -> CheckpointStore:
@@ -74,30 +96,39 @@ class Job:
         )
 
 
-def train_loop(job: Job, worker: Worker, report: Report) -> None:
+def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[], bool] | None = None) -> None:
     """Train from the newest complete checkpoint, or from the start, to the last step.
 
     Args:
         job: What to do.
         worker: This process's place in the group.
         report: Called on every worker after each checkpoint, with the metrics of that step.
+        must_leave: Whether this worker's machine is about to be taken away; the first time that any worker's is, a
+            checkpoint is saved at once.
 
     Raises:
         TrainingDiverged: The loss or the gradient became NaN or infinite.
+        OutputError: A checkpoint could not be written.
     """
-    train = _settled(job.cfg.train, worker)
     torch.manual_seed(job.cfg.seed)
     rows, validation = job.train_rows(), job.validation_rows()
     plan = job.plan(rows, worker.world_size)
+    train = _settled(job, plan, worker)
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
     pad_id = ChatTokenizer(job.base_model_dir).pad_id
     model = build_trainable(job.base_model_dir, job.cfg.model, train)
-    strategy = build_strategy(train, SumLoss(model), worker, num_steps)
-    torch.manual_seed(job.cfg.seed + worker.rank)  # all start from equal weights, and drop out different units
     store = job.store()
-    first_step = _resume(store, strategy, worker)
+    newest = store.agreed_newest(worker)
+    build = partial(build_strategy, train, SumLoss(model), worker, num_steps)
+    strategy = resume(newest, model, build, worker, divided=train.strategy in DIVIDED)
+    seed_dropout(newest, worker, job.cfg.seed)
+    first_step = newest.step if newest else 0
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
-    save_every = train.eval_steps or plan.steps_per_epoch
+    samples = SampleLog(job.workdir, worker, first_step) if train.log_samples else None
+    saver = Saver(store, worker, report, in_background=train.async_save)
+    eval_every = train.eval_steps or plan.steps_per_epoch
+    save_every = train.save_steps or eval_every
+    leaving = False
     model.train()
     for step in range(first_step + 1, num_steps + 1):
         began = time.monotonic()
@@ -111,24 +142,44 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
             "tokens_per_s": metrics["tokens"] / elapsed_s,
             "loss_tokens_per_s": metrics["loss_tokens"] / elapsed_s,
         }
-        due = step % save_every == 0 or step == num_steps
-        if due and validation:
+        if samples:
+            samples.write(step, batches)
+        noticed = not leaving and must_leave is not None and worker.sum(float(must_leave()))[0] > 0
+        leaving = leaving or noticed
+        judged = step % eval_every == 0 or step == num_steps
+        due = step % save_every == 0 or step == num_steps or noticed
+        if judged and validation:
             metrics["eval_loss"] = _validate(
                 strategy, model, validation, pad_id, worker, train.per_device_train_batch_size
             )
-        if writer and (due or step % train.logging_steps == 0):
+        if writer and (judged or due or step % train.logging_steps == 0):
             writer.write(metrics)
+        saver.check()
         if due:
-            report(metrics, _save(store, strategy, model, worker, step, metrics))
+            saver.save(step, metrics, partial(_snapshot, strategy, model, worker))
+        if noticed:
+            saver.wait()
+    saver.wait()
+    if samples:
+        samples.close()
     if writer:
         writer.close()
 
 
-def _settled(train: TrainConfig, worker: Worker) -> TrainConfig:
-    """The settings with ``bf16: auto`` decided: the same for all workers, by the least able of them."""
-    mine = computes_in_bf16(train.bf16, worker.device.type)
+def _settled(job: Job, plan: StepPlan, worker: Worker) -> TrainConfig:
+    """The settings as they are for the workers that are there.
+
+    ``bf16: auto`` is decided: the same for all workers, by the least able of them. Micro-batches are as the plan's.
+    """
+    mine = computes_in_bf16(job.cfg.train.bf16, worker.device.type)
     (able,) = worker.sum(float(mine))
-    return train.model_copy(update={"bf16": able == worker.world_size})
+    return job.cfg.train.model_copy(
+        update={
+            "bf16": able == worker.world_size,
+            "per_device_train_batch_size": job.micro_batch_size,
+            "gradient_accumulation_steps": plan.accumulation,
+        }
+    )
 
 
 def _step(strategy: Strategy, batches: Sequence[Batch], worker: Worker, step: int) -> Metrics:
@@ -173,37 +224,11 @@ def _validate(
     return nll / all_tokens
 
 
-def _save(
-    store: CheckpointStore, strategy: Strategy, model: torch.nn.Module, worker: Worker, step: int, metrics: Metrics
-) -> Checkpoint:
-    def write(checkpoint: Checkpoint) -> None:
-        weights = strategy.trained_weights()
-        if worker.rank == 0:
-            write_weights(model, weights, checkpoint.weights_dir)
-        strategy.save_state(checkpoint.state_dir)
-        torch.save(_random_state(worker), checkpoint.state_dir / f"rng-{worker.rank}.pt")
-
-    return store.save(worker, step, metrics, write)
-
-
-def _resume(store: CheckpointStore, strategy: Strategy, worker: Worker) -> int:
-    """Load the newest complete checkpoint; the number of steps that are done."""
-    checkpoint = store.newest()
-    if checkpoint is None:
-        return 0
-    strategy.load_state(checkpoint.state_dir)
-    rng = checkpoint.state_dir / f"rng-{worker.rank}.pt"
-    if rng.exists():
-        state = torch.load(rng, weights_only=True)
-        torch.set_rng_state(state["cpu"])
-        if "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], worker.device)
-    return checkpoint.step
-
-
-def _random_state(worker: Worker) -> dict[str, torch.Tensor]:
-    """The generators that dropout draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if worker.device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(worker.device)
-    return state
+def _snapshot(strategy: Strategy, model: torch.nn.Module, worker: Worker, checkpoint: Checkpoint) -> list[Write]:
+    """Copies of all that a checkpoint holds, as what writes them."""
+    weights = strategy.trained_weights()
+    write_state = strategy.save_state(checkpoint.state_dir)
+    writes: list[Write | None] = [write_state, dropout_state(checkpoint, worker)]
+    if worker.rank == 0:
+        writes.append(partial(write_weights, model, weights, checkpoint.weights_dir))
+    return [write for write in writes if write is not None]

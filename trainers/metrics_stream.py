@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from luthier.digests import atomic_write_text
+
 Metrics = dict[str, float]
 FILE_NAME = "metrics.jsonl"
 
@@ -26,7 +28,7 @@ class MetricsWriter:
 
         path = directory / FILE_NAME
         kept = [row for row in read_metrics(path) if row["step"] <= resume_after_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._stream = path.open("a", buffering=1)
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=resume_after_step + 1)  # type: ignore[no-untyped-call]
 

@@ -43,7 +43,7 @@ def max_concurrent(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> in
 
 def any_nested(cfg: RunConfig) -> bool:
     """Whether some trial has several workers, and so opens a worker group of its own."""
-    return any(trial_config(cfg, params).train.num_workers > 1 for params in resource_choices(cfg))
+    return any(trial_config(cfg, params).train.max_workers > 1 for params in resource_choices(cfg))
 
 
 def resource_choices(cfg: RunConfig) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def train_trial(cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: 
 
     Nesting costs seconds and a second set of processes per trial, so a single worker does without it.
     """
-    if cfg.train.num_workers > 1:
+    if cfg.train.max_workers > 1:
         from luthier.trainers.fit import train
 
         def work(on_row: Callable[[Row], None]) -> None:
@@ -154,13 +154,13 @@ def trial_bundles(cfg: RunConfig, *, tokenises: bool) -> list[dict[str, float]]:
         cfg: The trial's config.
         tokenises: Whether the trial may have to tokenise, which Ray Data does in a process of its own.
     """
-    worker = dict(WATCHER_BUNDLE) if cfg.train.num_workers > 1 else dict(cfg.train.resources_per_worker)
+    worker = dict(WATCHER_BUNDLE) if cfg.train.max_workers > 1 else dict(cfg.train.resources_per_worker)
     return [worker, dict(TOKENISER_BUNDLE)] if tokenises else [worker]
 
 
 def trial_demand(cfg: RunConfig, *, tokenises: bool) -> dict[str, float]:
     """All that one trial uses, whoever reserves it."""
-    demand = {key: amount * cfg.train.num_workers for key, amount in cfg.train.resources_per_worker.items()}
+    demand = {key: amount * cfg.train.max_workers for key, amount in cfg.train.resources_per_worker.items()}
     if tokenises:
         for key, amount in TOKENISER_BUNDLE.items():
             demand[key] = demand.get(key, 0.0) + amount

@@ -152,7 +152,7 @@ def _ours(train: TrainConfig) -> Iterator[tuple[str, Any, str]]:
     yield "train_micro_batch_size_per_gpu", micro, "train.per_device_train_batch_size"
     yield "gradient_accumulation_steps", accumulation, "train.gradient_accumulation_steps"
     product = "per_device_train_batch_size * gradient_accumulation_steps * num_workers of train"
-    yield "train_batch_size", micro * accumulation * train.num_workers, product
+    yield "train_batch_size", micro * accumulation * train.max_workers, product
     yield "gradient_clipping", train.max_grad_norm, "train.max_grad_norm"
     yield "bf16.enabled", train.bf16, "train.bf16"
     yield "optimizer.params.lr", train.learning_rate, "train.learning_rate"

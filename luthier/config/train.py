@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from luthier.config.base import Config
 from luthier.config.compatibility import METHODS, STRATEGIES, Device, refusal
@@ -15,6 +15,10 @@ from luthier.config.deepspeed_file import DeepspeedFile, contradictions, read_de
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 ZeroStage = Literal["z0", "z1", "z2", "z3", "z2_offload", "z3_offload"]
 Positive = Annotated[int, Field(ge=1)]
+WorkerCount = Annotated[
+    Annotated[Positive, Tag("number")] | Annotated[tuple[Positive, Positive], Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, list | tuple) else "number"),
+]
 
 _INITS = ("gaussian", "orthogonal", "olora", "pissa")
 
@@ -43,6 +47,10 @@ class TrainConfig(Config):
 
     per_device_train_batch_size: Positive = 8
     """Rows per worker and micro-step."""
+
+    min_per_device_train_batch_size: Positive | None = None
+    """After an out-of-memory error the run goes on with half the rows per micro-step and twice the micro-steps, down to
+    this size; a step still learns from the same rows. None: it ends."""
 
     group_by_length: bool = True
     """Learn from rows of like length together: less padding, and workers that wait less for each other."""
@@ -102,8 +110,12 @@ class TrainConfig(Config):
     freeze_modules: tuple[str, ...] = ()
     """Full fine-tuning: modules that stay as they are, by name: ``mlp``, ``model.layers.3``."""
 
-    num_workers: Positive = 1
-    """Ray Train workers."""
+    num_workers: WorkerCount = 1
+    """Ray Train workers. A pair, as ``[1, 4]``: as many as the cluster has room for, within these limits, also while it
+    shrinks and grows. The rows of a step stay the same: they are those of the greatest number."""
+
+    elastic_resize_monitor_interval_s: float = Field(default=60.0, gt=0.0)
+    """How often the cluster is asked for room for more workers, where ``num_workers`` is a pair."""
 
     resources_per_worker: dict[str, float] = {"CPU": 1.0}
     """What each worker reserves: CPU, GPU or custom resources."""
@@ -111,17 +123,33 @@ class TrainConfig(Config):
     max_failures: int = Field(default=0, ge=0)
     """How often a failed worker group is restarted from its last complete checkpoint."""
 
+    warm_spares: bool = True
+    """Where ``max_failures`` is set or ``num_workers`` is a pair: keep a process ready for each worker, so that a failed
+    group is back within seconds. Each takes about half a gigabyte."""
+
     logging_steps: Positive = 1
     """Optimizer steps between metric rows."""
 
     eval_steps: Positive | None = None
-    """Optimizer steps between validations, each of which saves a checkpoint; None: once per epoch."""
+    """Optimizer steps between validations; None: once per epoch."""
+
+    save_steps: Positive | None = None
+    """Optimizer steps between checkpoints, at most so many are lost when a worker dies; None: at each validation."""
+
+    async_save: bool = True
+    """Write checkpoints while training goes on, which waits for the copy of the state alone."""
+
+    log_samples: bool = False
+    """Write the ids of the rows that each worker learned from at each step to ``samples-<rank>.jsonl``."""
 
     save_total_limit: Positive = 2
     """Checkpoints kept on storage: the best and the newest always are."""
 
     metric_for_best_model: Literal["eval_loss"] = "eval_loss"
     """What ``best`` means; lower is better."""
+
+    hang_timeout_s: float = Field(default=600.0, gt=0.0)
+    """How long a worker may not answer, or wait for the others, before it counts as failed."""
 
     start_timeout_s: float = Field(default=120.0, gt=0.0)
     """How long workers may take to be scheduled before the run fails."""
@@ -172,6 +200,14 @@ class TrainConfig(Config):
             problems = list(contradictions(self.deepspeed, self))
             if problems:
                 raise ValueError("; ".join(problems))
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"num_workers={self.num_workers} is no range; put the smaller number first")
+        least = self.min_per_device_train_batch_size
+        if least is not None and least > self.per_device_train_batch_size:
+            raise ValueError(
+                f"min_per_device_train_batch_size={least} is above per_device_train_batch_size="
+                f"{self.per_device_train_batch_size}; lower it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -255,6 +291,21 @@ class TrainConfig(Config):
     def device(self) -> Device:
         """What workers compute on."""
         return "gpu" if self.use_gpu else "cpu"
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change during the run."""
+        return isinstance(self.num_workers, tuple)
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that the run goes on with."""
+        return self.num_workers[0] if isinstance(self.num_workers, tuple) else self.num_workers
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers at once."""
+        return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
     @property
     def use_gpu(self) -> bool:

@@ -74,8 +74,13 @@ class Strategy(Protocol):
         """What :func:`weights_to_save` names, whole and on the CPU. All workers call; rank 0's result is complete."""
         ...
 
-    def save_state(self, directory: Path) -> None:
-        """Write what resuming needs besides the step number. All workers call."""
+    def save_state(self, directory: Path) -> Callable[[], object] | None:
+        """Copy what resuming needs besides the step number. All workers call.
+
+        Returns:
+            What writes the copy below ``directory``, called later and by another thread, so without collective
+            operations; None where it is written already.
+        """
         ...
 
     def load_state(self, directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from luthier.config.train import TrainConfig
 from luthier.trainers.batches import Batch
+from luthier.trainers.copies import copied
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.optimizer import build_optimizer, build_schedule
 from luthier.trainers.strategies.base import Worker, weights_to_save
@@ -55,16 +57,20 @@ class Ddp:
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """See :class:`Strategy`."""
-        saved = weights_to_save(self._model.model)
-        return {name: parameter.detach().cpu().clone() for name, parameter in saved.items()}
+        return dict(copied(weights_to_save(self._model.model))) if self._worker.rank == 0 else {}
 
-    def save_state(self, directory: Path) -> None:
+    def save_state(self, directory: Path) -> Callable[[], object] | None:
         """See :class:`Strategy`. Every worker has the same state, so rank 0 writes it."""
-        if self._worker.rank == 0:
-            trained = {name: parameter.detach().cpu() for name, parameter in self._trained.items()}
-            save_file(trained, directory / "trained.safetensors")
-            state = {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
+        if self._worker.rank:
+            return None
+        weights = copied(self._trained)
+        state = copied({"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()})
+
+        def write() -> None:
+            save_file(weights, directory / "trained.safetensors")
             torch.save(state, directory / "optimizer.pt")
+
+        return write
 
     def load_state(self, directory: Path) -> None:
         """See :class:`Strategy`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from luthier.config.train import TrainConfig
 from luthier.trainers.batches import Batch
+from luthier.trainers.copies import copied
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.optimizer import build_optimizer, build_schedule
 from luthier.trainers.strategies.base import Worker, weights_to_save
@@ -68,16 +70,16 @@ class Fsdp2:
                 weights[name] = whole.detach().cpu().clone()
         return weights
 
-    def save_state(self, directory: Path) -> None:
+    def save_state(self, directory: Path) -> Callable[[], object] | None:
         """See :class:`Strategy`. Every worker writes its own part."""
         state = self._optimizer.state_dict()
         part = {
             "weights": {name: _part(parameter) for name, parameter in self._trained.items()},
             "moments": {number: _parts(values) for number, values in state["state"].items()},
-            "param_groups": state["param_groups"],
-            "schedule": self._schedule.state_dict(),
+            "param_groups": copied(state["param_groups"]),
+            "schedule": copied(self._schedule.state_dict()),
         }
-        torch.save(part, directory / f"fsdp2-{self._worker.rank}.pt")
+        return partial(torch.save, part, directory / f"fsdp2-{self._worker.rank}.pt")
 
     def load_state(self, directory: Path) -> None:
         """See :class:`Strategy`. What another number of workers wrote is divided anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Zero:
     def __init__(self, train: TrainConfig, loss: SumLoss, worker: Worker, num_steps: int) -> None:
         import deepspeed
 
+        from luthier.trainers.strategies.zero_snapshots import Snapshots
+
         _join(worker)
         on_gpu = worker.device.type == "cuda"
         settings = zero_config(train, hidden_size=_hidden_size(loss.model), on_gpu=on_gpu)
@@ -52,6 +55,8 @@ class Zero:
         self._engine, _, _, self._schedule = deepspeed.initialize(
             model=self._model, optimizer=optimizer, lr_scheduler=schedule, config=settings
         )
+        self._snapshots = Snapshots()
+        self._engine.checkpoint_engine = self._snapshots
         self.loss: nn.Module = self._engine
 
     def forward_backward(self, batch: Batch, num_loss_tokens: float, *, last: bool) -> torch.Tensor:
@@ -89,13 +94,19 @@ class Zero:
         """At stage 0 in float32 the engine clips the gradient, but does not tell its norm."""
         return nn.utils.get_total_norm(p.grad for p in self._model.parameters() if p.grad is not None)
 
-    def save_state(self, directory: Path) -> None:
+    def save_state(self, directory: Path) -> Callable[[], object] | None:
         """See :class:`Strategy`. Every worker writes its own part."""
-        self._engine.save_checkpoint(str(directory), tag=_TAG, exclude_frozen_parameters=True)
+        self._engine.save_checkpoint(str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=True)
+        return self._snapshots.take()
 
     def load_state(self, directory: Path) -> None:
         """See :class:`Strategy`."""
         self._engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=False)
+
+    def start_at(self, step: int) -> None:
+        """Move the schedule on by the steps that are done, where :meth:`load_state` has nothing that fits."""
+        for _ in range(step):
+            self._schedule.step()
 
 
 def _hidden_size(model: nn.Module) -> int:

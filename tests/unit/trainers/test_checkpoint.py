@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from luthier.errors import IntegrityError
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore, verify
+from luthier.trainers.saving import Saver
 from luthier.trainers.strategies import Worker
 
 ALONE = Worker(0, 1, torch.device("cpu"))
@@ -29,7 +31,16 @@ def store_of(root: Path, keep: int = 10, identity: str = "this run") -> Checkpoi
 
 def save(store: CheckpointStore, step: int, eval_loss: float | None = None) -> Checkpoint:
     metrics = {"loss": 1.0} if eval_loss is None else {"loss": 1.0, "eval_loss": eval_loss}
-    return store.save(ALONE, step, metrics, write)
+    return save_by(store, step, metrics, write)
+
+
+def save_by(
+    store: CheckpointStore, step: int, metrics: dict[str, float], write: Callable[[Checkpoint], None]
+) -> Checkpoint:
+    saved: list[Checkpoint] = []
+    saver = Saver(store, ALONE, lambda row, checkpoint: saved.append(checkpoint), in_background=False)
+    saver.save(step, metrics, lambda checkpoint: [partial(write, checkpoint)])
+    return saved[0]
 
 
 def weights(checkpoint: Checkpoint) -> Path:
@@ -53,7 +64,7 @@ def test_nothing_is_published_before_all_files_are_written(tmp_path: Path) -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.save(ALONE, 1, {}, interrupted)
+        save_by(store, 1, {}, interrupted)
     assert (store.complete(), store.newest(), store.best()) == ([], None, None)
     assert list(tmp_path.glob("step-*/state/optimizer.pt"))
     save(store, 1, 0.3)
