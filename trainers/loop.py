@@ -14,7 +14,7 @@ from luthier.config.run import RunConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import TrainingDiverged
 from luthier.precision import computes_in_bf16
-from luthier.trainers.batches import Batch, StepPlan, collate
+from luthier.trainers.batches import Batch, StepPlan
 from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
 from luthier.trainers.export import write_weights
@@ -22,6 +22,8 @@ from luthier.trainers.identity import run_identity
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.model import build_trainable
+from luthier.trainers.packing import PackedPlan, Plan
+from luthier.trainers.speed import Collate, speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
 from luthier.trainers.tokens import ChatTokenizer, Encoded
 
@@ -56,9 +58,12 @@ class Job:
             return ()
         return self.validation.read().sample(self.cfg.data.max_eval_samples, self.cfg.seed).by_length()
 
-    def plan(self, rows: Rows, world_size: int) -> StepPlan:
+    def plan(self, rows: Rows, world_size: int) -> Plan:
         """Which of the rows go where."""
         train = self.cfg.train
+        if train.packing:
+            shape = (world_size, train.per_device_train_batch_size, train.gradient_accumulation_steps)
+            return PackedPlan(rows.lengths(), self.cfg.data.max_length, *shape, self.cfg.seed)
         lengths_N = torch.tensor(rows.lengths()) if train.group_by_length else None
         accumulation = train.gradient_accumulation_steps
         return StepPlan(
@@ -92,6 +97,7 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
     pad_id = ChatTokenizer(job.base_model_dir).pad_id
     model = build_trainable(job.base_model_dir, job.cfg.model, train)
+    collate = speed_up(model, train, pad_id)
     strategy = build_strategy(train, SumLoss(model), worker, num_steps)
     torch.manual_seed(job.cfg.seed + worker.rank)  # all start from equal weights, and drop out different units
     store = job.store()
@@ -101,7 +107,7 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     model.train()
     for step in range(first_step + 1, num_steps + 1):
         began = time.monotonic()
-        batches = [collate([rows[i] for i in part], pad_id) for part in plan.micro_batches(step - 1, worker.rank)]
+        batches = [collate([rows[i] for i in part]) for part in plan.micro_batches(step - 1, worker.rank)]
         metrics = _step(strategy, [batch.to(worker.device) for batch in batches], worker, step)
         elapsed_s = time.monotonic() - began
         metrics |= {
@@ -114,7 +120,7 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
         due = step % save_every == 0 or step == num_steps
         if due and validation:
             metrics["eval_loss"] = _validate(
-                strategy, model, validation, pad_id, worker, train.per_device_train_batch_size
+                strategy, model, validation, collate, worker, train.per_device_train_batch_size
             )
         if writer and (due or step % train.logging_steps == 0):
             writer.write(metrics)
@@ -156,7 +162,7 @@ def _step(strategy: Strategy, batches: Sequence[Batch], worker: Worker, step: in
 
 @torch.no_grad()
 def _validate(
-    strategy: Strategy, model: torch.nn.Module, rows: Sequence[Encoded], pad_id: int, worker: Worker, batch_size: int
+    strategy: Strategy, model: torch.nn.Module, rows: Sequence[Encoded], collate: Collate, worker: Worker, batch_size: int
 ) -> float:
     """Token-weighted mean loss over all validation rows, each seen by one worker."""
     model.eval()
@@ -165,7 +171,7 @@ def _validate(
     per_worker = math.ceil(len(rows) / worker.world_size)
     mine = rows[worker.rank :: worker.world_size]
     for start in range(0, per_worker, batch_size):
-        batch = collate(mine[start : start + batch_size], pad_id).to(worker.device)
+        batch = collate(mine[start : start + batch_size]).to(worker.device)
         nll += float(strategy.loss(batch))
         loss_tokens += batch.num_loss_tokens
     model.train()
