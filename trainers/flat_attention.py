@@ -68,7 +68,7 @@ class FlatAttention:
     ) -> torch.Tensor:
         """Segment by segment: no work is spent on pairs of tokens of unlike rows."""
         # One split and one concatenation: slices would each add a gradient as large as the whole.
-        q_s, k_s, v_s = (x.split(self._lengths, dim=1) for x in (q_HTD, k_GTD, v_GTD))
+        q_s, k_s, v_s = (torch.split(x, self._lengths, dim=1) for x in (q_HTD, k_GTD, v_GTD))
         starts = {start: number for number, (start, _, _, _) in enumerate(self._layout.segments)}
         outs = []
         for number, (_, _, first, last) in enumerate(self._layout.segments):

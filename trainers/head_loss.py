@@ -172,7 +172,7 @@ def _close(left: torch.Tensor, right: torch.Tensor, noise: float) -> bool:
 @contextmanager
 def _passing_through(head: nn.Linear, factor: float) -> Iterator[None]:
     """Let a layer return its input, times ``factor``; no logits are made."""
-    head.forward = lambda hidden: hidden if factor == 1.0 else hidden * factor  # type: ignore[method-assign]
+    head.forward = lambda hidden: hidden if factor == 1.0 else hidden * factor  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

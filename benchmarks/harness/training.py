@@ -16,6 +16,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from harness.sides import Measured
+from harness.workloads import Workload
 from luthier.config import RunConfig
 from luthier.trainers.base_model import prepare_base
 from luthier.trainers.loop import _step
@@ -25,9 +27,6 @@ from luthier.trainers.packing import PackedPlan
 from luthier.trainers.speed import speed_up
 from luthier.trainers.strategies import Worker, build_strategy
 from luthier.trainers.tokens import ChatTokenizer
-
-from harness.sides import Measured
-from harness.workloads import Workload
 
 
 class LuthierSide:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from luthier.trainers.batches import collate
@@ -113,7 +114,7 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_the_logits_of_a_batch_never_exist() -> None:
     sizes: list[int] = []
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
             sizes.extend(x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(x))
@@ -121,10 +122,10 @@ def test_the_logits_of_a_batch_never_exist() -> None:
 
     hidden, weight = torch.randn(200, 8, requires_grad=True), torch.randn(1000, 8)
     targets = torch.randint(0, 1000, (200,))
-    with Watch():
-        linear_cross_entropy(hidden, weight, None, targets, 10).backward()
+    with Watch():  # type: ignore[no-untyped-call]
+        linear_cross_entropy(hidden, weight, None, targets, 10).backward()  # type: ignore[no-untyped-call]
     assert max(sizes) == 10 * 1000
     sizes.clear()
-    with Watch():
-        functional.cross_entropy(functional.linear(hidden, weight), targets, reduction="sum").backward()
+    with Watch():  # type: ignore[no-untyped-call]
+        functional.cross_entropy(functional.linear(hidden, weight), targets, reduction="sum").backward()  # type: ignore[no-untyped-call]
     assert max(sizes) == 200 * 1000
