@@ -1,16 +1,18 @@
 """Which rows each worker sees at each step, and how they become tensors.
 
-Shape legend: B rows of the micro-batch, S longest sequence in it, N rows of the split.
+Shape legend: B rows of the micro-batch, S longest sequence in it, N rows of the split. In a flat micro-batch (see
+:mod:`luthier.trainers.flat`) B is 1 and S all tokens of its rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from luthier.trainers.flat import Layout, lay_out
 from luthier.trainers.tokens import IGNORE, Encoded
 
 GROUPED_BATCHES = 50
@@ -19,15 +21,16 @@ GROUPED_BATCHES = 50
 
 @dataclass(frozen=True)
 class Batch:
-    """One padded micro-batch. Rows are padded on the left, so that answers, which end rows, line up.
+    """One micro-batch: padded on the left, so that answers, which end rows, line up; or flat, without padding.
 
     Attributes:
-        row_ids: Ids of the rows, B of them (fewer when the step ran short).
+        row_ids: Ids of the rows, in the order in which they lie (none when the step ran short).
         input_ids_BS: Token ids.
         attention_mask_BS: 1 for tokens, 0 for padding.
         position_ids_BS: Position of each token in its row.
         labels_BS: Token to predict at each position, or IGNORE.
         num_loss_tokens: Tokens with loss.
+        layout: Where the rows lie in a flat micro-batch; None for a padded one.
     """
 
     row_ids: tuple[str, ...]
@@ -36,21 +39,21 @@ class Batch:
     position_ids_BS: torch.Tensor
     labels_BS: torch.Tensor
     num_loss_tokens: int
+    layout: Layout | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens without padding."""
-        return int(self.attention_mask_BS.sum())
+        """Tokens of the rows, without padding."""
+        return int(self.attention_mask_BS.sum()) if self.layout is None else self.layout.num_tokens
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(
-            self.row_ids,
-            self.input_ids_BS.to(device),
-            self.attention_mask_BS.to(device),
-            self.position_ids_BS.to(device),
-            self.labels_BS.to(device),
-            self.num_loss_tokens,
+        return replace(
+            self,
+            input_ids_BS=self.input_ids_BS.to(device),
+            attention_mask_BS=self.attention_mask_BS.to(device),
+            position_ids_BS=self.position_ids_BS.to(device),
+            labels_BS=self.labels_BS.to(device),
         )
 
 
@@ -157,3 +160,19 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     position_ids_BS = (attention_mask_BS.cumsum(dim=1) - 1).clamp(min=0)
     ids = tuple(row.row_id for row in rows)
     return Batch(ids, input_ids_BS, attention_mask_BS, position_ids_BS, labels_BS, int((labels_BS != IGNORE).sum()))
+
+
+def collate_flat(rows: Sequence[Encoded], pad_id: int, *, share: bool) -> Batch:
+    """Lay rows out flat; see :func:`luthier.trainers.flat.lay_out`. No rows at all give one token without loss."""
+    if not rows:
+        return replace(
+            collate(rows, pad_id), layout=lay_out([Encoded("", (pad_id,), (IGNORE,), False)], share=False).layout
+        )
+    flat = lay_out(rows, share=share)
+    input_ids_BS, position_ids_BS, labels_BS = (
+        torch.tensor([values]) for values in (flat.input_ids, flat.position_ids, flat.labels)
+    )
+    ids = tuple(row.row_id for row in flat.rows)
+    mask_BS = torch.ones_like(input_ids_BS)
+    num_loss_tokens = int((labels_BS != IGNORE).sum())
+    return Batch(ids, input_ids_BS, mask_BS, position_ids_BS, labels_BS, num_loss_tokens, flat.layout)

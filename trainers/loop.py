@@ -15,7 +15,7 @@ from luthier.config.run import RunConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import TrainingDiverged
 from luthier.precision import computes_in_bf16
-from luthier.trainers.batches import Batch, StepPlan, collate
+from luthier.trainers.batches import Batch, StepPlan
 from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
 from luthier.trainers.export import write_weights
@@ -23,9 +23,11 @@ from luthier.trainers.identity import run_identity
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.model import build_trainable
+from luthier.trainers.packing import PackedPlan, Plan
 from luthier.trainers.resuming import DIVIDED, dropout_state, resume, seed_dropout
 from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver, Write
+from luthier.trainers.speed import Collate, speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
 from luthier.trainers.tokens import ChatTokenizer, Encoded
 
@@ -73,19 +75,16 @@ class Job:
             return ()
         return self.validation.read().sample(self.cfg.data.max_eval_samples, self.cfg.seed).by_length()
 
-    def plan(self, rows: Rows, world_size: int) -> StepPlan:
+    def plan(self, rows: Rows, world_size: int) -> Plan:
         """Which of the rows go where."""
         train = self.cfg.train
-        return StepPlan(
-            len(rows),
-            train.max_workers if train.is_elastic else world_size,
-            train.per_device_train_batch_size,
-            train.gradient_accumulation_steps,
-            self.cfg.seed,
-            torch.tensor(rows.lengths()) if train.group_by_length else None,
-            at_work=world_size,
-            splits=self.micro_splits,
-        )
+        workers = train.max_workers if train.is_elastic else world_size
+        shape = (workers, train.per_device_train_batch_size, train.gradient_accumulation_steps, self.cfg.seed)
+        group: dict[str, int] = {"at_work": world_size, "splits": self.micro_splits}
+        if train.packing:
+            return PackedPlan(rows.lengths(), self.cfg.data.max_length, *shape, **group)
+        lengths_N = torch.tensor(rows.lengths()) if train.group_by_length else None
+        return StepPlan(len(rows), *shape, lengths_N, **group)
 
     def store(self) -> CheckpointStore:
         """The run's checkpoints."""
@@ -117,6 +116,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
     pad_id = ChatTokenizer(job.base_model_dir).pad_id
     model = build_trainable(job.base_model_dir, job.cfg.model, train)
+    collate = speed_up(model, train, pad_id)
     store = job.store()
     newest = store.agreed_newest(worker)
     build = partial(build_strategy, train, SumLoss(model), worker, num_steps)
@@ -132,7 +132,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     model.train()
     for step in range(first_step + 1, num_steps + 1):
         began = time.monotonic()
-        batches = [collate([rows[i] for i in part], pad_id) for part in plan.micro_batches(step - 1, worker.rank)]
+        batches = [collate([rows[i] for i in part]) for part in plan.micro_batches(step - 1, worker.rank)]
         metrics = _step(strategy, [batch.to(worker.device) for batch in batches], worker, step)
         elapsed_s = time.monotonic() - began
         metrics |= {
@@ -150,7 +150,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         due = step % save_every == 0 or step == num_steps or noticed
         if judged and validation:
             metrics["eval_loss"] = _validate(
-                strategy, model, validation, pad_id, worker, train.per_device_train_batch_size
+                strategy, model, validation, collate, worker, train.per_device_train_batch_size
             )
         if writer and (judged or due or step % train.logging_steps == 0):
             writer.write(metrics)
@@ -166,7 +166,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         writer.close()
 
 
-def _settled(job: Job, plan: StepPlan, worker: Worker) -> TrainConfig:
+def _settled(job: Job, plan: Plan, worker: Worker) -> TrainConfig:
     """The settings as they are for the workers that are there.
 
     ``bf16: auto`` is decided: the same for all workers, by the least able of them. Micro-batches are as the plan's.
@@ -207,7 +207,12 @@ def _step(strategy: Strategy, batches: Sequence[Batch], worker: Worker, step: in
 
 @torch.no_grad()
 def _validate(
-    strategy: Strategy, model: torch.nn.Module, rows: Sequence[Encoded], pad_id: int, worker: Worker, batch_size: int
+    strategy: Strategy,
+    model: torch.nn.Module,
+    rows: Sequence[Encoded],
+    collate: Collate,
+    worker: Worker,
+    batch_size: int,
 ) -> float:
     """Token-weighted mean loss over all validation rows, each seen by one worker."""
     model.eval()
@@ -216,7 +221,7 @@ def _validate(
     per_worker = math.ceil(len(rows) / worker.world_size)
     mine = rows[worker.rank :: worker.world_size]
     for start in range(0, per_worker, batch_size):
-        batch = collate(mine[start : start + batch_size], pad_id).to(worker.device)
+        batch = collate(mine[start : start + batch_size]).to(worker.device)
         nll += float(strategy.loss(batch))
         loss_tokens += batch.num_loss_tokens
     model.train()

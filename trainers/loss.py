@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from luthier.trainers.batches import Batch
+from luthier.trainers.flat_attention import FlatAttention
+from luthier.trainers.head_loss import Head
 from luthier.trainers.tokens import IGNORE
 
 
@@ -28,39 +30,56 @@ class SumLoss(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._head = Head(model)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Sum over loss-bearing tokens of -log p(token | tokens before it), in nats; a float32 scalar."""
-        logits_BKV, targets_BK = self._logits_and_targets(batch)
+        targets_BK, kept_K = _targets(batch)
         has_loss_BK = targets_BK != IGNORE
         if not has_loss_BK.any():
             # A zero that still depends on the weights, so that backward and its collectives run on every worker.
+            logits_BKV: torch.Tensor = self.model(**_inputs(batch, kept_K)).logits
             return logits_BKV.float().sum() * 0.0
-        logits_NV, targets_N = logits_BKV[has_loss_BK].float(), targets_BK[has_loss_BK]
-        return functional.cross_entropy(logits_NV, targets_N, reduction="sum")
+        if self._head.usable():
+            return self._head.loss(_inputs(batch, kept_K), has_loss_BK, targets_BK[has_loss_BK])
+        logits_NV: torch.Tensor = self.model(**_inputs(batch, kept_K)).logits[has_loss_BK]
+        return functional.cross_entropy(logits_NV.float(), targets_BK[has_loss_BK], reduction="sum")
 
     def row_losses(self, batch: Batch) -> list[tuple[float, int]]:
-        """Per row: summed negative log-likelihood in nats, and the tokens it is over."""
-        return row_losses(*self._logits_and_targets(batch))
+        """Per row, in the order of ``batch.row_ids``: summed negative log-likelihood in nats, and tokens it is over."""
+        targets_BK, kept_K = _targets(batch)
+        logits_BKV: torch.Tensor = self.model(**_inputs(batch, kept_K)).logits
+        if batch.layout is None:
+            return row_losses(logits_BKV, targets_BK)
+        # A target belongs to the row in whose span its token lies, one place after the position that predicts it.
+        spans = batch.layout.row_spans
+        parts = [(kept_K >= start - 1) & (kept_K < end - 1) for start, end in spans]
+        return [row_losses(logits_BKV[:, part], targets_BK[:, part])[0] for part in parts]
 
-    def _logits_and_targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (B, K, V) at the positions where some row has a target, and those targets (B, K).
 
-        Rows are padded on the left, so answers line up and K is small beside S. The model's own head makes the logits,
-        with any scaling or capping that it does.
-        """
-        targets_BS = functional.pad(batch.labels_BS[:, 1:], (0, 1), value=IGNORE)
-        kept_K = (targets_BS != IGNORE).any(dim=0).nonzero().squeeze(1)
-        if kept_K.numel() == 0:
-            kept_K = torch.zeros(1, dtype=torch.long, device=targets_BS.device)
-        output: Any = self.model(
-            input_ids=batch.input_ids_BS,
-            attention_mask=batch.attention_mask_BS,
-            position_ids=batch.position_ids_BS,
-            logits_to_keep=kept_K,
-            use_cache=False,
-        )
-        return output.logits, targets_BS[:, kept_K]
+def _targets(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The targets (B, K) at the positions where some row has one, and those positions (K).
+
+    Padded rows are padded on the left, so answers line up and K is small beside S.
+    """
+    targets_BS = functional.pad(batch.labels_BS[:, 1:], (0, 1), value=IGNORE)
+    kept_K = (targets_BS != IGNORE).any(dim=0).nonzero().squeeze(1)
+    if kept_K.numel() == 0:
+        kept_K = torch.zeros(1, dtype=torch.long, device=targets_BS.device)
+    return targets_BS[:, kept_K], kept_K
+
+
+def _inputs(batch: Batch, kept_K: torch.Tensor) -> dict[str, Any]:
+    """What the model is called with. Its own head makes logits at the kept positions, scaled or capped as it does."""
+    flat = None if batch.layout is None else FlatAttention(batch.layout, batch.input_ids_BS.device)
+    attention = {"attention_mask": batch.attention_mask_BS} if flat is None else {"flat": flat}
+    return {
+        "input_ids": batch.input_ids_BS,
+        "position_ids": batch.position_ids_BS,
+        "logits_to_keep": kept_K,
+        "use_cache": False,
+        **attention,
+    }
 
 
 def row_losses(logits_BKV: torch.Tensor, targets_BK: torch.Tensor) -> list[tuple[float, int]]:

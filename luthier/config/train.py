@@ -55,6 +55,14 @@ class TrainConfig(Config):
     group_by_length: bool = True
     """Learn from rows of like length together: less padding, and workers that wait less for each other."""
 
+    packing: bool = False
+    """Fill micro-batches with packs of rows, each of at most ``data.max_length`` tokens; rows never see each other.
+    ``per_device_train_batch_size`` then counts packs. Needs a padding-free model."""
+
+    padding_free: bool | Literal["auto"] = "auto"
+    """Lay the rows of a micro-batch out one behind the other instead of padding them, and compute a beginning that they
+    share once. ``auto``: where the model's attention allows; true: refuse a model whose attention does not."""
+
     gradient_accumulation_steps: Positive = 1
     """Micro-steps per optimizer step."""
 
@@ -76,6 +84,16 @@ class TrainConfig(Config):
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    fused_layers: bool = True
+    """Run LoRA and gated layers in fewer passes over memory; the mathematics is the same."""
+
+    torch_compile: bool = False
+    """Compile each decoder layer with torch.compile: some minutes at the start, faster steps after. Needs a C++
+    compiler on a CPU."""
+
+    use_liger_kernel: bool = False
+    """Use Liger's kernels for norms, rotary embedding and gated layers. Needs GPUs and the package liger-kernel."""
 
     lora_r: Positive = 16
     """Rank of the adapters."""
@@ -207,6 +225,13 @@ class TrainConfig(Config):
             raise ValueError(
                 f"min_per_device_train_batch_size={least} is above per_device_train_batch_size="
                 f"{self.per_device_train_batch_size}; lower it"
+            )
+        if self.packing and self.padding_free is False:
+            raise ValueError("packing needs padding_free: true or auto; rows in a pack lie without padding")
+        if self.use_liger_kernel and not self.use_gpu:
+            raise ValueError(
+                f"use_liger_kernel needs GPUs, and resources_per_worker is {self.resources_per_worker}; set it to false "
+                "or give each worker a GPU"
             )
         return self
 
