@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from luthier.config.base import Config
+from luthier.config.objective import ClassificationConfig, DpoConfig, ObjectiveName
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 ZeroStage = Literal["z0", "z1", "z2", "z3"]
@@ -15,6 +16,10 @@ Positive = Annotated[int, Field(ge=1)]
 
 class TrainConfig(Config):
     """One fine-tuning run. Names follow transformers, peft and Ray Train."""
+
+    objective: ObjectiveName = "sft"
+    """``sft``: learn the answers of conversations. ``pretraining``: learn plain text, every token. ``classification``:
+    a new head tells labels apart. ``dpo``: prefer one answer to another, with the frozen base as the reference."""
 
     method: Literal["lora", "full"] = "lora"
     """``lora``: train low-rank adapters on a frozen base. ``full``: train every weight."""
@@ -80,6 +85,12 @@ class TrainConfig(Config):
     use_dora: bool = False
     """Train magnitude and direction apart (Liu et al. 2024)."""
 
+    dpo: DpoConfig = DpoConfig()
+    """Of ``objective: dpo`` alone."""
+
+    classification: ClassificationConfig = ClassificationConfig()
+    """Of ``objective: classification`` alone."""
+
     num_workers: Positive = 1
     """Ray Train workers."""
 
@@ -125,6 +136,30 @@ class TrainConfig(Config):
         if self.use_dora and self.method != "lora":
             raise ValueError("use_dora needs method: lora")
         return self
+
+    @model_validator(mode="after")
+    def _objective_matches(self) -> TrainConfig:
+        if self.objective == "dpo" and self.method == "full":
+            raise ValueError(
+                "objective: dpo needs method: lora, because its reference is the frozen base with the adapter switched "
+                "off; set method: lora"
+            )
+        for name, unset in (("dpo", DpoConfig()), ("classification", ClassificationConfig())):
+            if self.objective != name and getattr(self, name) != unset:
+                raise ValueError(
+                    f"train.{name} is set but objective is {self.objective}; set objective: {name}, or leave it out"
+                )
+        if self.classification.freeze_body and self.method != "full":
+            raise ValueError(
+                f"classification.freeze_body=true trains the head alone, so method: {self.method} would add nothing; "
+                "set method: full"
+            )
+        return self
+
+    @property
+    def answers_prompts(self) -> bool:
+        """Whether what comes out is asked by prompts and answers in text, as the endpoint does it."""
+        return self.objective in ("sft", "dpo")
 
     @property
     def use_gpu(self) -> bool:
