@@ -64,6 +64,11 @@ class Row:
         return self.messages[-1].content
 
 
+def row_from_dict(fields: Mapping[str, Any]) -> Row:
+    """Undo :func:`dataclasses.asdict`."""
+    return Row(**{**fields, "messages": tuple(Message(**turn) for turn in fields["messages"])})
+
+
 def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: str, row_id: str) -> Row:
     """Turn one source record into a :class:`Row`.
 

@@ -53,7 +53,7 @@ def prepare_model(cfg: RunConfig, view: View) -> Path:
     from luthier.trainers.base_model import prepare_base
 
     with view.stage("model", f"Preparing the base model {cfg.model.model_name_or_path}"):
-        base_model_dir = prepare_base(cfg.model, offline=cfg.offline)
+        base_model_dir = prepare_base(cfg.model, offline=cfg.offline, objective=cfg.train.objective)
         view.plain(f"in {base_model_dir}")
     return base_model_dir
 
@@ -183,7 +183,7 @@ def incumbent_of(cfg: RunConfig, base_model_dir: Path) -> ModelVersion | None:
     except RegistryError:
         return None
     trained_on = version.manifest.base_model
-    if version.manifest.method == "lora" and trained_on.digest != base_digest(base_model_dir):
+    if version.manifest.is_adapter and trained_on.digest != base_digest(base_model_dir):
         raise ConfigError(
             f"{version.ref}, the incumbent, is an adapter of {trained_on.model_name_or_path} with digest "
             f"{trained_on.digest[:12]}, not of {cfg.model.model_name_or_path}; give this model another name or alias."

@@ -23,5 +23,6 @@ def write_weights(model: Any, weights: dict[str, torch.Tensor], directory: Path)
         model.save_pretrained(str(directory / "adapter"), state_dict=state, save_embedding_layers=False)
         (directory / "adapter" / "README.md").unlink(missing_ok=True)
     else:
-        half = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
+        frozen = {name: one.detach().cpu() for name, one in model.named_parameters() if name not in weights}
+        half = {name: weight.to(torch.bfloat16) for name, weight in (frozen | weights).items()}
         model.save_pretrained(directory / "model", state_dict=half)

@@ -14,16 +14,16 @@ from luthier.config.run import RunConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import TrainingDiverged
 from luthier.precision import computes_in_bf16
-from luthier.trainers.batches import Batch, StepPlan, collate
+from luthier.trainers.batches import Batch, StepPlan
 from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
 from luthier.trainers.export import write_weights
 from luthier.trainers.identity import run_identity
-from luthier.trainers.loss import SumLoss
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.model import build_trainable
+from luthier.trainers.objectives import Objective, build_objective
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
-from luthier.trainers.tokens import ChatTokenizer, Encoded
+from luthier.trainers.tokens import Encoded
 
 Report = Callable[[Metrics, Checkpoint], None]
 
@@ -38,6 +38,7 @@ class Job:
         train: Tokenised training rows.
         validation: Tokenised validation rows, or None.
         workdir: The run's directory, on storage that all workers see.
+        classes: Labels of a classifier, in the order of their indices.
     """
 
     cfg: RunConfig
@@ -45,6 +46,11 @@ class Job:
     train: Block
     validation: Block | None
     workdir: Path
+    classes: tuple[str, ...] = ()
+
+    def objective(self) -> Objective:
+        """What the rows teach."""
+        return build_objective(self.cfg.train, self.cfg.data, self.base_model_dir, self.classes)
 
     def train_rows(self) -> Rows:
         """The rows to learn from."""
@@ -90,9 +96,9 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     rows, validation = job.train_rows(), job.validation_rows()
     plan = job.plan(rows, worker.world_size)
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
-    pad_id = ChatTokenizer(job.base_model_dir).pad_id
-    model = build_trainable(job.base_model_dir, job.cfg.model, train)
-    strategy = build_strategy(train, SumLoss(model), worker, num_steps)
+    objective = job.objective()
+    model = build_trainable(job.base_model_dir, job.cfg.model, train, objective.classes)
+    strategy = build_strategy(train, objective.loss(model), worker, num_steps)
     torch.manual_seed(job.cfg.seed + worker.rank)  # all start from equal weights, and drop out different units
     store = job.store()
     first_step = _resume(store, strategy, worker)
@@ -101,21 +107,19 @@ def train_loop(job: Job, worker: Worker, report: Report) -> None:
     model.train()
     for step in range(first_step + 1, num_steps + 1):
         began = time.monotonic()
-        batches = [collate([rows[i] for i in part], pad_id) for part in plan.micro_batches(step - 1, worker.rank)]
-        metrics = _step(strategy, [batch.to(worker.device) for batch in batches], worker, step)
+        batches = [objective.collate([rows[i] for i in part]) for part in plan.micro_batches(step - 1, worker.rank)]
+        metrics = _step(strategy, objective, [batch.to(worker.device) for batch in batches], worker, step)
         elapsed_s = time.monotonic() - began
         metrics |= {
             "step": step,
             "num_steps": num_steps,
             "epoch": step / plan.steps_per_epoch,
             "tokens_per_s": metrics["tokens"] / elapsed_s,
-            "loss_tokens_per_s": metrics["loss_tokens"] / elapsed_s,
+            f"{objective.unit}_per_s": metrics[objective.unit] / elapsed_s,
         }
         due = step % save_every == 0 or step == num_steps
         if due and validation:
-            metrics["eval_loss"] = _validate(
-                strategy, model, validation, pad_id, worker, train.per_device_train_batch_size
-            )
+            metrics |= _validate(strategy, model, objective, validation, worker, train.per_device_train_batch_size)
         if writer and (due or step % train.logging_steps == 0):
             writer.write(metrics)
         if due:
@@ -131,46 +135,52 @@ def _settled(train: TrainConfig, worker: Worker) -> TrainConfig:
     return train.model_copy(update={"bf16": able == worker.world_size})
 
 
-def _step(strategy: Strategy, batches: Sequence[Batch], worker: Worker, step: int) -> Metrics:
+def _step(strategy: Strategy, objective: Objective, batches: Sequence[Batch], worker: Worker, step: int) -> Metrics:
     """One optimizer step over this worker's micro-batches.
 
-    The loss is sum(-log p) / number of loss-bearing tokens, both over all workers and micro-batches: the mean over
-    tokens, however unevenly the rows' lengths fall.
+    The loss is its sum / number of loss-bearing tokens (rows, pairs: the objective's unit), both over all workers and
+    micro-batches: the mean over tokens, however unevenly the rows' lengths fall.
     """
     rate = strategy.learning_rate()
-    tokens, loss_tokens = worker.sum(
-        sum(batch.num_tokens for batch in batches), sum(batch.num_loss_tokens for batch in batches)
+    tokens, items = worker.sum(
+        sum(batch.num_tokens for batch in batches), sum(objective.num_items(batch) for batch in batches)
     )
     total = torch.zeros((), device=worker.device)
     for number, batch in enumerate(batches, start=1):
-        total += strategy.forward_backward(batch, loss_tokens, last=number == len(batches))
-    (nll,) = worker.sum(float(total))
-    loss = nll / loss_tokens
+        total += strategy.forward_backward(batch, items, last=number == len(batches))
+    loss, *figures = (value / items for value in worker.sum(float(total), *objective.tally.take()))
     if not math.isfinite(loss):
         raise TrainingDiverged(f"step {step}: the loss is {loss}; lower train.learning_rate or train.max_grad_norm.")
     grad_norm = strategy.step()
     if not math.isfinite(grad_norm):
         raise TrainingDiverged(f"step {step}: the gradient's norm is {grad_norm}; lower train.learning_rate.")
-    return {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, "loss_tokens": loss_tokens}
+    measured = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, objective.unit: items}
+    return measured | dict(zip(objective.tally.names, figures, strict=True))
 
 
 @torch.no_grad()
 def _validate(
-    strategy: Strategy, model: torch.nn.Module, rows: Sequence[Encoded], pad_id: int, worker: Worker, batch_size: int
-) -> float:
-    """Token-weighted mean loss over all validation rows, each seen by one worker."""
+    strategy: Strategy,
+    model: torch.nn.Module,
+    objective: Objective,
+    rows: Sequence[Encoded],
+    worker: Worker,
+    batch_size: int,
+) -> Metrics:
+    """Token-weighted mean loss over all validation rows, each seen by one worker; and what else it measures."""
     model.eval()
-    nll, loss_tokens = 0.0, 0
+    total, items = 0.0, 0
     # ZeRO-3 gathers weights in every forward pass, so all workers must run equally many.
     per_worker = math.ceil(len(rows) / worker.world_size)
     mine = rows[worker.rank :: worker.world_size]
     for start in range(0, per_worker, batch_size):
-        batch = collate(mine[start : start + batch_size], pad_id).to(worker.device)
-        nll += float(strategy.loss(batch))
-        loss_tokens += batch.num_loss_tokens
+        batch = objective.collate(mine[start : start + batch_size]).to(worker.device)
+        total += float(strategy.loss(batch))
+        items += objective.num_items(batch)
     model.train()
-    nll, all_tokens = worker.sum(nll, loss_tokens)
-    return nll / all_tokens
+    *sums, all_items = worker.sum(total, *objective.tally.take(), items)
+    names = ("loss", *objective.tally.names)
+    return {f"eval_{name}": value / all_items for name, value in zip(names, sums, strict=True)}
 
 
 def _save(

@@ -11,6 +11,7 @@ from torch import nn
 from luthier.config.model import ModelConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import ConfigError
+from luthier.trainers.classifier import freeze_body, new_classifier
 
 
 def load_base(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
@@ -26,22 +27,34 @@ def load_base(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> A
     )
 
 
-def build_trainable(base_model_dir: Path, model: ModelConfig, train: TrainConfig) -> nn.Module:
+def build_trainable(
+    base_model_dir: Path, model: ModelConfig, train: TrainConfig, classes: tuple[str, ...] = ()
+) -> nn.Module:
     """The model to train. Trained weights are float32; a frozen base is in the compute type.
+
+    Args:
+        base_model_dir: The pretrained model.
+        model: How to load it.
+        train: What to train of it.
+        classes: Labels of a new classification head; none: a causal language model.
 
     Raises:
         ConfigError: ``lora_target_modules`` names no layer of this model.
     """
     compute = torch.bfloat16 if train.bf16 else torch.float32
-    base = load_base(base_model_dir, model, compute if train.method == "lora" else torch.float32)
+    frozen = train.method == "lora" or train.classification.freeze_body
+    dtype = compute if frozen else torch.float32
+    base = new_classifier(base_model_dir, model, dtype, classes) if classes else load_base(base_model_dir, model, dtype)
     base.config.use_cache = False
+    if train.classification.freeze_body:
+        freeze_body(base)
     if train.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if train.method == "full":
         return base  # type: ignore[no-any-return]
     if train.gradient_checkpointing:
         base.enable_input_require_grads()
-    return _with_adapter(base, train)
+    return _with_adapter(base, train, "SEQ_CLS" if classes else "CAUSAL_LM")
 
 
 def load_adapter(base: Any, adapter_dir: Path) -> Any:
@@ -52,13 +65,13 @@ def load_adapter(base: Any, adapter_dir: Path) -> Any:
     return model.to(base.dtype).eval()
 
 
-def _with_adapter(base: Any, train: TrainConfig) -> nn.Module:
+def _with_adapter(base: Any, train: TrainConfig, task_type: str) -> nn.Module:
     from peft import LoraConfig, get_peft_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     targets = train.lora_target_modules
     lora = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task_type,
         r=train.lora_r,
         lora_alpha=train.lora_alpha,  # type: ignore[arg-type]  # peft also takes floats
         lora_dropout=train.lora_dropout,

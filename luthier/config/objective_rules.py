@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
-
-from luthier.config.objective import ObjectiveName
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from luthier.config.run import RunConfig
@@ -29,16 +27,14 @@ def fill_in(raw: Any) -> Any:
     Nothing that the user wrote is changed; a malformed part is left for the validation to name.
     """
     train = raw.get("train") if isinstance(raw, Mapping) else None
-    objective = train.get("objective") if isinstance(train, Mapping) else None
-    if objective not in get_args(ObjectiveName) or "few_shot" in BASELINES[objective]:
+    objective = str(train.get("objective")) if isinstance(train, Mapping) else ""
+    if "few_shot" in BASELINES.get(objective, ("few_shot",)):
         return raw
-    defaults = {"evaluate": {"few_shot_k": 0}, "gate": {"against": BASELINES[objective]}}
-    filled = {name: {**part, **(raw.get(name) or {})} for name, part in defaults.items() if _is_part(raw.get(name))}
-    return {**raw, **filled}
-
-
-def _is_part(value: Any) -> bool:
-    return value is None or isinstance(value, Mapping)
+    defaults: dict[str, dict[str, Any]] = {"evaluate": {"few_shot_k": 0}, "gate": {"against": BASELINES[objective]}}
+    for name, part in defaults.items():
+        given = raw.get(name, {})
+        raw = {**raw, name: {**part, **given} if isinstance(given, Mapping) else given}
+    return raw
 
 
 def check(cfg: RunConfig) -> None:
@@ -66,7 +62,9 @@ def check(cfg: RunConfig) -> None:
             f"one of {', '.join(metrics)}"
         )
     if gate.min_value is not None and "perplexity" in (gate.metric, *(metrics or ())):
-        raise ValueError(f"gate.min_value={gate.min_value} can't bound perplexity, of which less is better; leave it out")
+        raise ValueError(
+            f"gate.min_value={gate.min_value} can't bound perplexity, of which less is better; leave it out"
+        )
     _check_datasets(cfg)
 
 

@@ -154,6 +154,11 @@ class TrainConfig(Config):
                 f"classification.freeze_body=true trains the head alone, so method: {self.method} would add nothing; "
                 "set method: full"
             )
+        if self.classification.freeze_body and self.deepspeed == "z3":
+            raise ValueError(
+                "classification.freeze_body=true with deepspeed: z3 divides a body that nobody trains; set deepspeed: z2, "
+                "or strategy: ddp"
+            )
         return self
 
     @property
