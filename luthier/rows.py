@@ -59,9 +59,14 @@ class Row:
         return self.messages[:-1]
 
     @property
+    def question(self) -> str:
+        """What is asked last; of plain text, the text itself."""
+        return self.prompt[-1].content if self.prompt else self.text or ""
+
+    @property
     def answer(self) -> str:
-        """The last answer's text."""
-        return self.messages[-1].content
+        """The last answer's text; empty for plain text."""
+        return self.messages[-1].content if self.messages else ""
 
 
 def row_from_dict(fields: Mapping[str, Any]) -> Row:

@@ -120,7 +120,7 @@ def judge(
         evaluation = _score(cfg, variants, scored, rows)
         decision = decide(evaluation, cfg.gate)
         view.note(comparison_table(evaluation))
-    facts = tuple({"row_id": row.row_id, "text": row.prompt[-1].content, "label": row.answer} for row in rows)
+    facts = tuple({"row_id": row.row_id, "text": row.question, "label": row.answer} for row in rows)
     return Judgement(evaluation, decision, scored, facts)
 
 
@@ -146,6 +146,8 @@ def _score(
         ]
         for variant in variants
     }
+    generated = cfg.train.answers_prompts
+    likely = None if cfg.train.objective == "classification" else scored
     return score(
         predictions,
         class_labels(cfg, rows),
@@ -153,7 +155,8 @@ def _score(
         bootstrap_samples=cfg.evaluate.bootstrap_samples,
         seed=cfg.seed,
         few_shot_k=cfg.evaluate.few_shot_k,
-        perplexity={name: [(one.nll, one.num_tokens) for one in answers] for name, answers in scored.items()},
+        perplexity=likely and {name: [(one.nll, one.num_tokens) for one in rows] for name, rows in likely.items()},
+        text_metrics=generated,
     )
 
 
@@ -182,6 +185,12 @@ def incumbent_of(cfg: RunConfig, base_model_dir: Path) -> ModelVersion | None:
         version = Registry(cfg.registry.uri, cfg.registry.alias).resolve(f"{cfg.name}@{cfg.registry.alias}")
     except RegistryError:
         return None
+    taught = version.manifest.objective
+    if (taught == "classification") != (cfg.train.objective == "classification"):
+        raise ConfigError(
+            f"{version.ref}, the incumbent, was trained with train.objective: {taught}, so it can't be compared with one of "
+            f"{cfg.train.objective}; give this model another name or alias."
+        )
     trained_on = version.manifest.base_model
     if version.manifest.is_adapter and trained_on.digest != base_digest(base_model_dir):
         raise ConfigError(

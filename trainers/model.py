@@ -65,6 +65,24 @@ def load_adapter(base: Any, adapter_dir: Path) -> Any:
     return model.to(base.dtype).eval()
 
 
+def load_trained(base_model_dir: Path, model: ModelConfig, weights_dir: Path | None, dtype: torch.dtype) -> Any:
+    """A causal language model for inference in one floating-point type.
+
+    Args:
+        base_model_dir: The pretrained model.
+        model: How to load it.
+        weights_dir: Holds ``adapter/`` or ``model/`` of a trained model; None: the base itself.
+        dtype: Compute type.
+    """
+    from transformers import GenerationConfig
+
+    whole = weights_dir is not None and (weights_dir / "model").is_dir()
+    loaded = load_base(weights_dir / "model" if whole and weights_dir else base_model_dir, model, dtype)
+    # Greedy means greedy: the author's sampling settings, such as a repetition penalty, would creep in.
+    loaded.generation_config = GenerationConfig()
+    return loaded if weights_dir is None or whole else load_adapter(loaded, weights_dir / "adapter")
+
+
 def _with_adapter(base: Any, train: TrainConfig, task_type: str) -> nn.Module:
     from peft import LoraConfig, get_peft_model
     from peft.tuners.tuners_utils import BaseTunerLayer
