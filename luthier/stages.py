@@ -146,8 +146,7 @@ def _score(
         ]
         for variant in variants
     }
-    generated = cfg.train.answers_prompts
-    likely = None if cfg.train.objective == "classification" else scored
+    likely = {name: [(one.nll, one.num_tokens) for one in answers] for name, answers in scored.items()}
     return score(
         predictions,
         class_labels(cfg, rows),
@@ -155,8 +154,8 @@ def _score(
         bootstrap_samples=cfg.evaluate.bootstrap_samples,
         seed=cfg.seed,
         few_shot_k=cfg.evaluate.few_shot_k,
-        perplexity=likely and {name: [(one.nll, one.num_tokens) for one in rows] for name, rows in likely.items()},
-        text_metrics=generated,
+        perplexity=None if cfg.train.objective == "classification" else likely,
+        text_metrics=cfg.train.answers_prompts,
     )
 
 
