@@ -37,10 +37,10 @@ def export(ref: str, output: Path, *, merge: bool, registry_uri: str, dry_run: b
     output = output.expanduser()
     _check_output(output)
     manifest = load_manifest(artifact_dir)
-    merging = merge and manifest.method == "lora"
+    merging = merge and manifest.is_adapter
     sources = [artifact_dir / "tokenizer"]
     if not merging:
-        sources.append(artifact_dir / ("adapter" if manifest.method == "lora" else "model"))
+        sources.append(artifact_dir / ("adapter" if manifest.is_adapter else "model"))
     if dry_run:
         return sorted(path.name for source in sources for path in source.iterdir())
     base_model_dir = _base_of(artifact_dir, manifest) if merging else None
@@ -75,7 +75,7 @@ def _base_of(artifact_dir: Path, manifest: Manifest) -> Path:
     from luthier.trainers.base_model import base_digest, prepare_base
 
     cfg = load_config(artifact_dir / "config.yaml")
-    base_model_dir = prepare_base(cfg.model, offline=cfg.offline)
+    base_model_dir = prepare_base(cfg.model, offline=cfg.offline, objective=manifest.objective)
     digest = base_digest(base_model_dir)
     if digest != manifest.base_model.digest:
         raise ModelError(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict
 
 from luthier.config.judge import GateConfig, rows_for_a_gain
-from luthier.evaluation_schema import Evaluation, Interval
+from luthier.evaluation_schema import LOWER_IS_BETTER, Evaluation, Interval
 
 CANDIDATE = "tuned"
 INCUMBENT = "incumbent"
@@ -66,7 +66,7 @@ def decide(evaluation: Evaluation, gate: GateConfig) -> GateDecision:
         The decision; a baseline or metric that the evaluation lacks is a failed check, not an error. Only a
         missing incumbent is skipped, because a name's first version has none.
     """
-    metric = gate_metric(gate, labelled=bool(evaluation.labels))
+    metric = _metric(evaluation, gate)
     checks = tuple(_checks(evaluation, gate, metric))
     return GateDecision(passed=all(check.passed for check in checks), checks=checks, metric=metric)
 
@@ -76,13 +76,20 @@ def gate_metric(gate: GateConfig, *, labelled: bool) -> str:
     return gate.metric or ("macro_f1" if labelled else "rouge_l")
 
 
+def _metric(evaluation: Evaluation, gate: GateConfig) -> str:
+    """The same, of an evaluation; of plain text there is but the perplexity."""
+    metric = gate_metric(gate, labelled=bool(evaluation.labels))
+    known = next(iter(evaluation.variants.values())).metrics
+    return "perplexity" if gate.metric is None and metric not in known and "perplexity" in known else metric
+
+
 def hold_against_stored(candidate: Evaluation, champion: Evaluation, gate: GateConfig) -> GateCheck:
     """Compare two versions by the evaluations that were stored with them, of the same test split.
 
     Their rows are not paired any more, so the intervals of the two figures themselves are held side by side: the
     candidate is worse by more than chance where its whole interval lies below the champion's.
     """
-    metric = gate_metric(gate, labelled=bool(candidate.labels))
+    metric = _metric(candidate, gate)
     name = f"{metric} {CANDIDATE}-{INCUMBENT}"
     figures = [
         one.variants[CANDIDATE].metrics.get(metric) for one in (candidate, champion) if CANDIDATE in one.variants
@@ -93,9 +100,11 @@ def hold_against_stored(candidate: Evaluation, champion: Evaluation, gate: GateC
         return _missing(
             name, f"the stored evaluations are of different test splits ({candidate.n}, {champion.n} rows)."
         )
-    passed = figures[0].high >= figures[1].low
-    reason = f"{metric} is {_range(figures[0])}, the incumbent's {_range(figures[1])}."
-    return GateCheck(name=name, passed=passed, figure=figures[0].high, limit=figures[1].low, reason=reason)
+    mine, theirs = figures[0], figures[1]
+    reason = f"{metric} is {_range(mine)}, the incumbent's {_range(theirs)}."
+    if metric in LOWER_IS_BETTER:
+        mine, theirs = _turned(mine), _turned(theirs)
+    return GateCheck(name=name, passed=mine.high >= theirs.low, figure=mine.high, limit=theirs.low, reason=reason)
 
 
 def _checks(evaluation: Evaluation, gate: GateConfig, metric: str) -> Iterator[GateCheck]:
@@ -139,6 +148,7 @@ def _comparison(evaluation: Evaluation, gate: GateConfig, metric: str, baseline:
     difference = evaluation.differences.get(f"{CANDIDATE}-{baseline}", {}).get(metric)
     if difference is None:
         return _missing(name, f"the evaluation holds no paired difference of {metric} to {baseline!r}.")
+    difference = _turned(difference) if metric in LOWER_IS_BETTER else difference
     if baseline == INCUMBENT:
         return _not_worse(name, difference)
     return _gain(name, difference, baseline, gate.min_delta)
@@ -161,6 +171,11 @@ def _not_worse(name: str, difference: Interval) -> GateCheck:
 def _floor(value: float, metric: str, limit: float) -> GateCheck:
     reason = f"{metric} is {value:.4f}; gate.min_value is {limit:g}."
     return GateCheck(name=f"{metric} {CANDIDATE}", passed=value >= limit, figure=value, limit=limit, reason=reason)
+
+
+def _turned(interval: Interval) -> Interval:
+    """A figure of which less is better, as one of which more is."""
+    return Interval(value=-interval.value, low=-interval.high, high=-interval.low)
 
 
 def _text(interval: Interval) -> str:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from luthier import __version__
+from luthier.config.objective import ObjectiveName
 from luthier.digests import atomic_write_text, sha256_bytes
 from luthier.errors import ConfigError, IntegrityError
 from luthier.safe_files import FileDigest, Sha256, digest_file, listing
@@ -75,6 +76,9 @@ class Manifest(_Record):
     method: Annotated[str, Field(min_length=1)]
     """``lora`` or ``full``."""
 
+    objective: ObjectiveName = "sft"
+    """What was learnt; a classifier answers with one of its labels and not with text."""
+
     base_model: BaseModelRef
     files: dict[RelativePath, FileDigest]
     """Every file but the manifest, by path relative to the directory."""
@@ -92,6 +96,11 @@ class Manifest(_Record):
     """ISO 8601, UTC."""
 
     luthier_version: str
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the weights are an adapter, which needs its base; else they are a whole model."""
+        return any(name.startswith("adapter/") for name in self.files)
 
     @property
     def content(self) -> tuple[str, dict[str, FileDigest]]:
@@ -119,6 +128,7 @@ def describe_artifact(
     data: Mapping[str, Sequence[DataFingerprint]],
     metrics: Mapping[str, float],
     lineage_id: str | None = None,
+    objective: ObjectiveName = "sft",
 ) -> Manifest:
     """Digest every file of an artifact directory. Nothing is written.
 
@@ -131,6 +141,7 @@ def describe_artifact(
         data: The files of each split.
         metrics: Finite figures of the chosen checkpoint.
         lineage_id: The run's id where it has one already; None makes one.
+        objective: What was learnt.
 
     Raises:
         IntegrityError: A file is a link, a pickle or a broken safetensors file, or there are no weights.
@@ -145,6 +156,7 @@ def describe_artifact(
         return Manifest(
             name=name,
             method=method,
+            objective=objective,
             base_model=base_model,
             files=files,
             chat_template_sha256=_chat_template_sha256(directory / "tokenizer"),
@@ -169,6 +181,7 @@ def write_manifest(
     data: Mapping[str, Sequence[DataFingerprint]],
     metrics: Mapping[str, float],
     lineage_id: str | None = None,
+    objective: ObjectiveName = "sft",
 ) -> Manifest:
     """:func:`describe_artifact`, then write ``manifest.json`` atomically.
 
@@ -186,6 +199,7 @@ def write_manifest(
         data=data,
         metrics=metrics,
         lineage_id=lineage_id,
+        objective=objective,
     )
     atomic_write_text(directory / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return manifest

@@ -43,6 +43,8 @@ class _Run:
 def run(cfg: RunConfig, view: View | None = None, *, keep: bool = False) -> dict[str, Any]:
     """Take a model from data to a live endpoint, ask it once, and stop it.
 
+    Of an objective that makes no chat model (pretraining, classification) the run ends with the registered version.
+
     Args:
         cfg: The configuration.
         view: Shows what happens; None: nothing is shown.
@@ -82,7 +84,7 @@ def _run_in(cfg: RunConfig, run: _Run) -> None:
         except GateRefused:
             _finish(final, run, status="refused")
             raise
-    _finish(final, run, status="live and stopped")
+    _finish(final, run, status="live and stopped" if cfg.train.answers_prompts else "registered")
 
 
 def _open_ray(cfg: RunConfig, view: View, until: ExitStack) -> Session:
@@ -101,6 +103,10 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
     write_evaluation(run.workdir, judgement)
     version = stages.register(cfg, artifact_dir, judgement, run.view)
     run.result["version"] = version.ref
+    if not cfg.train.answers_prompts:
+        stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)
+        run.view.note(f"a model of train.objective: {cfg.train.objective} is no chat model, so the run ends here")
+        return
     sample = judgement.scored["tuned"][: cfg.serve.parity_rows]
     endpoint, parity = stages.go_live(cfg, base_model_dir, [version.ref], sample, run.view)
     try:

@@ -27,18 +27,20 @@ def preflight(cfg: RunConfig) -> None:
     from luthier.registry import Registry
     from luthier.trainers.files import SPLITS, read_rows
 
-    _check_servable(cfg)
+    if cfg.train.answers_prompts:
+        _check_servable(cfg)
     for dataset in cfg.datasets:
         for split in SPLITS:
             if getattr(dataset, split):
-                read_rows(dataset, split)
+                read_rows(dataset, split, cfg.train.objective)
     check_judgeable(cfg)
     if cfg.tune is not None:
         from luthier.tuning import check_space
 
         check_space(cfg)
     Registry(cfg.registry.uri, cfg.registry.alias).check_writable()
-    check_port(cfg)
+    if cfg.train.answers_prompts:
+        check_port(cfg)
 
 
 def check_judgeable(cfg: RunConfig) -> None:
@@ -95,6 +97,10 @@ def class_labels(cfg: RunConfig, rows: Sequence[Row]) -> tuple[str, ...] | None:
     """
     if not rows or any(row.label is None for row in rows):
         return None
+    if cfg.train.objective == "classification":
+        from luthier.trainers.files import classes_of
+
+        return classes_of(cfg.datasets)
     return tuple(dict.fromkeys(label for one in cfg.datasets for label in one.labels or _labels_found(one)))
 
 

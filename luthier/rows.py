@@ -39,15 +39,19 @@ class Row:
     Attributes:
         row_id: ``<file name>:<line>``, with the dataset's name before it where it has one; survives to the loss and to
             the report.
-        messages: The conversation; its last turn is the assistant's, the answer to learn.
+        messages: The conversation; its last turn is the assistant's, the answer to learn. Empty for plain text.
         label: The class name for labelled data, else None.
         dataset: Name of the dataset that the row was read from.
+        text: The text as it stands in the row, of plain text and of text/label rows; else None.
+        rejected: An answer to which the conversation's own is to be preferred; None: there is none.
     """
 
     row_id: str
     messages: tuple[Message, ...]
     label: str | None = None
     dataset: str = ""
+    text: str | None = None
+    rejected: str | None = None
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -55,9 +59,19 @@ class Row:
         return self.messages[:-1]
 
     @property
+    def question(self) -> str:
+        """What is asked last; of plain text, the text itself."""
+        return self.prompt[-1].content if self.prompt else self.text or ""
+
+    @property
     def answer(self) -> str:
-        """The last answer's text."""
-        return self.messages[-1].content
+        """The last answer's text; empty for plain text."""
+        return self.messages[-1].content if self.messages else ""
+
+
+def row_from_dict(fields: Mapping[str, Any]) -> Row:
+    """Undo :func:`dataclasses.asdict`."""
+    return Row(**{**fields, "messages": tuple(Message(**turn) for turn in fields["messages"])})
 
 
 def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: str, row_id: str) -> Row:
@@ -73,13 +87,13 @@ def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: st
         DataError: The record has no known shape, an empty turn, a wrong role order, no answer, or a foreign label.
     """
     if "messages" in record:
-        return Row(row_id, _messages(record["messages"], where))
+        return Row(row_id, messages_of(record["messages"], where))
     if "conversations" in record:
-        return Row(row_id, _messages(_as_messages(record["conversations"]), where))
+        return Row(row_id, messages_of(_as_messages(record["conversations"]), where))
     if "prompt" in record and "completion" in record:
-        return Row(row_id, _turns(dataset, _text(record, "prompt", where), _text(record, "completion", where)))
+        return Row(row_id, turns_of(dataset, text_of(record, "prompt", where), text_of(record, "completion", where)))
     if "instruction" in record and "output" in record:
-        return Row(row_id, _turns(dataset, _instruction(record, where), _text(record, "output", where)))
+        return Row(row_id, turns_of(dataset, _instruction(record, where), text_of(record, "output", where)))
     if "text" in record and "label" in record:
         label = _label(record, where)
         if dataset.labels is not None and label not in dataset.labels:
@@ -87,8 +101,8 @@ def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: st
             raise DataError(
                 f"{where}: label {label!r} is not one of datasets[].labels ({known}); correct the row or add it."
             )
-        prompt = dataset.prompt.replace("{text}", _text(record, "text", where))
-        return Row(row_id, _turns(dataset, prompt, label), label)
+        text = text_of(record, "text", where)
+        return Row(row_id, turns_of(dataset, dataset.prompt.replace("{text}", text), label), label, text=text)
     keys = ", ".join(sorted(map(str, record))) or "none"
     raise DataError(
         f"{where}: columns are {keys}; a row needs messages, or conversations, or prompt and completion, or instruction "
@@ -96,12 +110,18 @@ def to_conversation(record: Mapping[str, Any], dataset: DatasetConfig, where: st
     )
 
 
-def _turns(dataset: DatasetConfig, prompt: str, answer: str) -> tuple[Message, ...]:
+def turns_of(dataset: DatasetConfig, prompt: str, answer: str) -> tuple[Message, ...]:
+    """A question and its answer, with the dataset's system message before them."""
     system = (Message("system", dataset.system),) if dataset.system else ()
     return (*system, Message("user", prompt), Message("assistant", answer))
 
 
-def _text(record: Mapping[str, Any], key: str, where: str) -> str:
+def text_of(record: Mapping[str, Any], key: str, where: str) -> str:
+    """A column's text.
+
+    Raises:
+        DataError: It is no string, empty, or can't be written as UTF-8.
+    """
     value = record[key]
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: {key} is {value!r}; it must be a string that is not empty.")
@@ -111,13 +131,13 @@ def _text(record: Mapping[str, Any], key: str, where: str) -> str:
 def _label(record: Mapping[str, Any], where: str) -> str:
     """A class name; classes that are numbered, or true and false, are named by that."""
     label = record["label"]
-    return str(label) if isinstance(label, int) else _text(record, "label", where)
+    return str(label) if isinstance(label, int) else text_of(record, "label", where)
 
 
 def _instruction(record: Mapping[str, Any], where: str) -> str:
     """Alpaca's instruction with its input, if any, below it."""
-    instruction = _text(record, "instruction", where)
-    return f"{instruction}\n\n{_text(record, 'input', where)}" if record.get("input") else instruction
+    instruction = text_of(record, "instruction", where)
+    return f"{instruction}\n\n{text_of(record, 'input', where)}" if record.get("input") else instruction
 
 
 def _encodable(text: str, what: str, where: str) -> str:
@@ -147,7 +167,12 @@ def _as_turn(turn: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _messages(raw: object, where: str) -> tuple[Message, ...]:
+def messages_of(raw: object, where: str) -> tuple[Message, ...]:
+    """A list of turns that ends with the assistant's.
+
+    Raises:
+        DataError: A turn is malformed, or speakers do not alternate.
+    """
     if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
         raise DataError(f"{where}: messages must be a list of turns that is not empty.")
     turns = tuple(_message(turn, where, number) for number, turn in enumerate(raw, start=1))

@@ -54,7 +54,7 @@ def prepare_model(cfg: RunConfig, view: View) -> Path:
     from luthier.trainers.base_model import prepare_base
 
     with view.stage("model", f"Preparing the base model {cfg.model.model_name_or_path}"):
-        base_model_dir = prepare_base(cfg.model, offline=cfg.offline)
+        base_model_dir = prepare_base(cfg.model, offline=cfg.offline, objective=cfg.train.objective)
         view.plain(f"in {base_model_dir}")
     return base_model_dir
 
@@ -149,7 +149,7 @@ def judge(
         evaluation = _score(cfg, variants, scored, rows)
         decision = decide(evaluation, cfg.gate)
         view.note(comparison_table(evaluation))
-    facts = tuple({"row_id": row.row_id, "text": row.prompt[-1].content, "label": row.answer} for row in rows)
+    facts = tuple({"row_id": row.row_id, "text": row.question, "label": row.answer} for row in rows)
     return Judgement(evaluation, decision, scored, facts)
 
 
@@ -175,6 +175,7 @@ def _score(
         ]
         for variant in variants
     }
+    likely = {name: [(one.nll, one.num_tokens) for one in answers] for name, answers in scored.items()}
     return score(
         predictions,
         class_labels(cfg, rows),
@@ -182,7 +183,8 @@ def _score(
         bootstrap_samples=cfg.evaluate.bootstrap_samples,
         seed=cfg.seed,
         few_shot_k=cfg.evaluate.few_shot_k,
-        perplexity={name: [(one.nll, one.num_tokens) for one in answers] for name, answers in scored.items()},
+        perplexity=None if cfg.train.objective == "classification" else likely,
+        text_metrics=cfg.train.answers_prompts,
     )
 
 
@@ -211,8 +213,14 @@ def incumbent_of(cfg: RunConfig, base_model_dir: Path) -> ModelVersion | None:
         version = Registry(cfg.registry.uri, cfg.registry.alias).resolve(f"{cfg.name}@{cfg.registry.alias}")
     except RegistryError:
         return None
+    taught = version.manifest.objective
+    if (taught == "classification") != (cfg.train.objective == "classification"):
+        raise ConfigError(
+            f"{version.ref}, the incumbent, was trained with train.objective: {taught}, so it can't be compared with one of "
+            f"{cfg.train.objective}; give this model another name or alias."
+        )
     trained_on = version.manifest.base_model
-    if version.manifest.method == "lora" and trained_on.digest != base_digest(base_model_dir):
+    if version.manifest.is_adapter and trained_on.digest != base_digest(base_model_dir):
         raise ConfigError(
             f"{version.ref}, the incumbent, is an adapter of {trained_on.model_name_or_path} with digest "
             f"{trained_on.digest[:12]}, not of {cfg.model.model_name_or_path}; give this model another name or alias."

@@ -51,7 +51,7 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
     Raises:
         RegistryError: A reference does not exist.
         ServingError: An adapter was trained on another base, or with another chat template than an adapter beside it,
-            or is of a kind that vLLM can't load.
+            or is of a kind that vLLM can't load; or a version is a classifier.
     """
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
     gpu = cfg.train.use_gpu
@@ -61,8 +61,13 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
     ranks = [0]
     engines: list[EngineSpec] = []
     for ref, version in versions.items():
+        if version.manifest.objective == "classification":
+            raise ServingError(
+                f"{ref} is a classifier, which answers no chat requests; luthier export {ref} DIR writes it as a directory "
+                "that AutoModelForSequenceClassification loads."
+            )
         directory = registry.fetch(ref)
-        if version.manifest.method == "lora":
+        if version.manifest.is_adapter:
             ranks.append(_checked_rank(version, directory / "adapter", base_digest, cfg))
             adapters[ref] = str(directory / "adapter")
             tokenizer_dir = str(directory / "tokenizer")

@@ -7,20 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from luthier.config.data import DatasetConfig
 from luthier.config.run import RunConfig
 from luthier.errors import LuthierError, ResourceError
 from luthier.precision import computes_in_bf16
 from luthier.rows import Row, few_shot_messages
-from luthier.trainers.files import read_rows
+from luthier.trainers.files import read_rows, read_split
 from luthier.trainers.generate import Generator, Question, Scored
 from luthier.trainers.inprocess import worker_threads
 from luthier.trainers.remote_errors import unwrap
+from luthier.trainers.scorers import Classifier, TextScorer, majority
 
 Progress = Callable[[str, int, int], None]
 """Called with variant, rows done, rows in all."""
+
+
+class Scorer(Protocol):
+    """A model that rows are held against."""
+
+    def score(self, questions: Sequence[Question], *, max_new_tokens: int, batch_size: int) -> list[Scored]:
+        """What is measured of each question, in their order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Variant:
     """One column of the comparison.
 
     Attributes:
-        name: ``base``, ``few_shot``, ``tuned`` or ``incumbent``.
+        name: ``base``, ``few_shot``, ``majority``, ``tuned`` or ``incumbent``.
         weights_dir: An artifact's directory; None: the base model.
         shots: By dataset, solved examples before each question.
     """
@@ -44,6 +53,9 @@ class Variant:
 
 def variants_for(cfg: RunConfig, tuned: Path, incumbent: Path | None) -> tuple[Variant, ...]:
     """The comparison that the config asks for."""
+    if cfg.train.objective == "classification":
+        rivals = {"majority": None, "tuned": tuned, "incumbent": incumbent}
+        return tuple(Variant(name, place) for name, place in rivals.items() if place or name == "majority")
     variants = [Variant("base")]
     if cfg.evaluate.few_shot_k:
         shots = {dataset.name: choose_shots(cfg, dataset) for dataset in cfg.datasets}
@@ -56,7 +68,7 @@ def variants_for(cfg: RunConfig, tuned: Path, incumbent: Path | None) -> tuple[V
 
 def choose_shots(cfg: RunConfig, dataset: DatasetConfig) -> tuple[Row, ...]:
     """``few_shot_k`` of the dataset's training rows, of different labels as far as there are; the seed decides which."""
-    rows = read_rows(dataset, "train")
+    rows = read_rows(dataset, "train", cfg.train.objective)
     random.Random(cfg.seed).shuffle(rows)
     first_of_label = {row.label: row for row in reversed(rows)} if rows[0].label is not None else {}
     chosen = list(first_of_label.values())[: cfg.evaluate.few_shot_k]
@@ -79,17 +91,23 @@ def answer_all(
     import ray
     from ray.exceptions import RayError
 
+    asked = [variant for variant in variants if variant.name != "majority"]
+    known = {} if len(asked) == len(variants) else {"majority": majority(_train_rows(cfg), rows)}
     actors = _start_workers(cfg, base_model_dir, at_most=len(rows))
     try:
-        return {
+        return known | {
             variant.name: _answer(actors, variant, rows, cfg.evaluate.batch_size, partial(on_progress, variant.name))
-            for variant in variants
+            for variant in asked
         }
     except RayError as error:
         raise unwrap(error) or LuthierError(f"a worker that answered the test split failed: {error}") from error
     finally:
         for handle in actors:
             ray.kill(handle)
+
+
+def _train_rows(cfg: RunConfig) -> list[Row]:
+    return read_split(cfg.datasets, "train", cfg.train.objective)
 
 
 def _start_workers(cfg: RunConfig, base_model_dir: Path, at_most: int) -> list[Any]:
@@ -115,7 +133,8 @@ def _answer(
     """One variant's answers; whichever worker is free takes the next batch of rows of like length."""
     from ray.util import ActorPool
 
-    order = sorted(range(len(rows)), key=lambda index: sum(len(turn.content) for turn in rows[index].prompt))
+    sizes = [sum(len(turn.content) for turn in row.prompt) or len(row.text or "") for row in rows]
+    order = sorted(range(len(rows)), key=sizes.__getitem__)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     found: dict[int, Scored] = {}
     on_progress(0, len(rows))
@@ -138,25 +157,34 @@ class _Answerer:
         torch.set_num_threads(worker_threads(cfg))
         self._cfg = cfg
         self._base_model_dir = base_model_dir
-        self._loaded: tuple[Path | None, Generator] | None = None
+        self._loaded: tuple[Path | None, Scorer] | None = None
 
     def answer(
         self, weights_dir: Path | None, batch: list[int], questions: list[Question]
     ) -> tuple[list[int], list[Scored]]:
         """The batch's row numbers, and its answers in the same order."""
         limits = self._cfg.evaluate
-        scored = self._generator(weights_dir).score(
+        scored = self._scorer(weights_dir).score(
             questions, max_new_tokens=limits.max_new_tokens, batch_size=limits.batch_size
         )
         return batch, scored
 
-    def _generator(self, weights_dir: Path | None) -> Generator:
-        import torch
-
+    def _scorer(self, weights_dir: Path | None) -> Scorer:
         if self._loaded is None or self._loaded[0] != weights_dir:
-            cfg = self._cfg
             self._loaded = None  # two models need not fit at a time
-            device = torch.device("cuda" if cfg.train.use_gpu else "cpu")
-            dtype = torch.bfloat16 if computes_in_bf16(cfg.train.bf16, device.type) else torch.float32
-            self._loaded = (weights_dir, Generator(self._base_model_dir, cfg.model, weights_dir, dtype, device))
+            self._loaded = (weights_dir, _load(self._cfg, self._base_model_dir, weights_dir))
         return self._loaded[1]
+
+
+def _load(cfg: RunConfig, base_model_dir: Path, weights_dir: Path | None) -> Scorer:
+    """The model behind a variant, as the run's objective asks it."""
+    import torch
+
+    device = torch.device("cuda" if cfg.train.use_gpu else "cpu")
+    dtype = torch.bfloat16 if computes_in_bf16(cfg.train.bf16, device.type) else torch.float32
+    if cfg.train.objective == "classification":
+        assert weights_dir is not None
+        return Classifier(weights_dir, cfg.model, cfg.data.max_length, dtype, device)
+    if cfg.train.objective == "pretraining":
+        return TextScorer(base_model_dir, cfg.model, weights_dir, cfg.data.max_length, dtype, device)
+    return Generator(base_model_dir, cfg.model, weights_dir, dtype, device)

@@ -9,19 +9,25 @@ from luthier.config import config_hash, dump_yaml, with_absolute_paths
 from luthier.manifest import BaseModelRef, Manifest, write_manifest
 from luthier.trainers.base_model import base_digest
 from luthier.trainers.checkpoint import Checkpoint
+from luthier.trainers.classifier import merge_classifier
 from luthier.trainers.loop import Job
-from luthier.trainers.tokens import ChatTokenizer
 
 
 def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
     """Copy the best weights, the tokenizer and the resolved config, and describe them in a manifest written last.
 
-    The directory appears whole or not at all.
+    A classifier's adapter is merged into its base: an adapter knows no labels. The directory appears whole or not at all.
     """
     half_made = artifact_dir.with_name(artifact_dir.name + ".partial")
     shutil.rmtree(half_made, ignore_errors=True)
     shutil.copytree(best.weights_dir, half_made)
-    ChatTokenizer(job.base_model_dir).hf.save_pretrained(half_made / "tokenizer")
+    objective = job.objective()
+    if objective.classes and (half_made / "adapter").exists():
+        merge_classifier(
+            job.base_model_dir, job.cfg.model, half_made / "adapter", objective.classes, half_made / "model"
+        )
+        shutil.rmtree(half_made / "adapter")
+    objective.tokenizer.hf.save_pretrained(half_made / "tokenizer")
     (half_made / "config.yaml").write_text(dump_yaml(with_absolute_paths(job.cfg)), encoding="utf-8")
     prints = {"train": job.train.fingerprints}
     if job.validation:
@@ -35,6 +41,7 @@ def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
         ),
         config_hash=config_hash(job.cfg),
         lineage_id=job.store().lineage_id(),
+        objective=job.cfg.train.objective,
         data=prints,
         metrics={name: value for name, value in best.metrics.items() if name in ("step", "epoch", "loss", "eval_loss")},
     )

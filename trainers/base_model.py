@@ -15,36 +15,53 @@ from typing import Any
 from filelock import FileLock
 
 from luthier.config.model import ModelConfig
+from luthier.config.objective import ObjectiveName
 from luthier.digests import atomic_write_text, sha256_file, sha256_json
 from luthier.errors import ModelError
 from luthier.paths import cache_dir, writable_dir
-from luthier.trainers.tokens import ChatTokenizer
+from luthier.trainers.tokens import ChatTokenizer, TextTokenizer
 
 PACKAGE_PREFIX = "package:"
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """Weights, settings, tokenizer and chat template, under any name that a model gives them."""
 
 
-def prepare_base(model: ModelConfig, *, offline: bool) -> Path:
+def prepare_base(model: ModelConfig, *, offline: bool, objective: ObjectiveName = "sft") -> Path:
     """A local directory with the model's safetensors, config and tokenizer.
 
     Args:
         model: Which model.
         offline: Do not reach the hub.
+        objective: What it is to be trained for: a classifier may start from an encoder, and plain text needs no chat
+            template.
 
     Raises:
-        ModelError: The model does not exist, can't be reached, is no causal language model, or has no safetensors or
-            no tokenizer with a chat template.
+        ModelError: The model does not exist, can't be reached, is of an architecture that the objective can't train, or
+            has no safetensors or no tokenizer of the kind that the objective needs.
         OutputError: The cache can't be written.
     """
     path = _found(model, offline=offline)
     _check_files(path, model.model_name_or_path)
     checked = f"{base_digest(path)}-{model.trust_remote_code}"
+    if objective not in ("sft", "dpo"):
+        checked += f"-{objective}"
     if not (cache_dir() / "checked" / checked).exists():  # checking costs the import of transformers
-        _check_causal(path, model)
-        ChatTokenizer(path)
+        _check_trainable(path, model, objective)
         (subcache("checked") / checked).touch()
     return path
+
+
+def _check_trainable(path: Path, model: ModelConfig, objective: ObjectiveName) -> None:
+    """Refuse what transformers would load only to fail in the workers."""
+    if objective == "classification":
+        _check_classifiable(path, model)
+        TextTokenizer(path)
+        return
+    _check_causal(path, model)
+    if objective == "pretraining":
+        TextTokenizer(path, need_eos=True)
+    else:
+        ChatTokenizer(path)
 
 
 def base_digest(base_model_dir: Path) -> str:
@@ -93,8 +110,20 @@ def _check_files(path: Path, name: str) -> None:
         )
 
 
+def _check_classifiable(path: Path, model: ModelConfig) -> None:
+    """Refuse architectures that transformers has no classification head for."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+    config = _config_of(path)
+    if not (model.trust_remote_code and "auto_map" in config) and config.get("model_type") not in KNOWN:
+        raise ModelError(
+            f"model.model_name_or_path: {model.model_name_or_path!r} is of type {config.get('model_type')!r}, for which "
+            "transformers has no sequence classification; give an encoder such as BERT, or a decoder such as Llama."
+        )
+
+
 def _check_causal(path: Path, model: ModelConfig) -> None:
-    """Refuse encoders and encoder-decoders, which transformers would load only to fail in the workers."""
+    """Refuse encoders and encoder-decoders, which predict no next token."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
     config = _config_of(path)

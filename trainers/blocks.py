@@ -13,25 +13,29 @@ import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from luthier.config.data import DataConfig, DatasetConfig
+from luthier.config.train import TrainConfig
 from luthier.digests import sha256_json
 from luthier.errors import DataError
 from luthier.manifest import DataFingerprint
 from luthier.paths import cache_dir
-from luthier.rows import Message, Row
+from luthier.rows import Row, row_from_dict
 from luthier.trainers.base_model import base_digest, subcache
-from luthier.trainers.files import Split, fingerprint, read_rows, split_path
+from luthier.trainers.files import Split, classes_of, fingerprint, read_rows, split_path
 from luthier.trainers.remote_errors import unwrap
-from luthier.trainers.tokens import ChatTokenizer, Encoded
+from luthier.trainers.tokens import Encoded
 
-_FORMAT = 2
+if TYPE_CHECKING:
+    from luthier.config.objective import ObjectiveName
+    from luthier.trainers.objectives import Objective
+
+_FORMAT = 3
 """Counts up when the encoding changes, so that no older cache is read."""
 
 SAMPLING = {"max_train_samples", "max_eval_samples"}
@@ -40,7 +44,15 @@ SAMPLING = {"max_train_samples", "max_eval_samples"}
 _TOKENS = {"row_id": pa.string(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())}
 """Columns of a block; while it is being made it has the following ones too."""
 
-_ENCODED = pa.schema({"split": pa.string(), **_TOKENS, "truncated": pa.bool_(), "num_loss_tokens": pa.int32()})
+_ENCODED = pa.schema(
+    {
+        "split": pa.string(),
+        **_TOKENS,
+        "truncated": pa.bool_(),
+        "num_loss_tokens": pa.int32(),
+        "piece": pa.int32(),  # counted from 0 in each row
+    }
+)
 
 _ROWS_PER_PROCESS = 20_000
 """More rows than this are shared out among several processes. Each first imports transformers: 10 s on a slow core, in
@@ -60,8 +72,10 @@ class SplitAccount:
         truncated: Kept or dropped rows that lost tokens.
         dropped: Rows left without a token to learn.
         tokens: Tokens of the kept rows.
-        loss_tokens: Those that carry loss.
-        longest: Longest kept row in tokens.
+        loss_tokens: Those that carry loss; of classification, the rows.
+        longest: Longest kept sequence in tokens; of preferences, both answers with their prompts.
+        divided: Rows of plain text that were divided because they are too long.
+        pieces: Sequences that these make.
     """
 
     rows: int
@@ -71,6 +85,8 @@ class SplitAccount:
     tokens: int
     loss_tokens: int
     longest: int
+    divided: int = 0
+    pieces: int = 0
 
 
 class Rows(Sequence[Encoded]):
@@ -149,7 +165,11 @@ class _Source:
 
 
 def prepare_blocks(
-    datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, splits: Sequence[Split]
+    datasets: Sequence[DatasetConfig],
+    data: DataConfig,
+    base_model_dir: Path,
+    splits: Sequence[Split],
+    train: TrainConfig | None = None,
 ) -> dict[Split, Block]:
     """Tokenise splits of all datasets together, or find them in the cache. Ray must be initialised.
 
@@ -158,16 +178,22 @@ def prepare_blocks(
         data: How they become tokens.
         base_model_dir: The pretrained model, whose tokenizer is used.
         splits: Which; one that no dataset has is left out of the result.
+        train: Names the objective that the rows are for; None: sft.
 
     Raises:
         DataError: A file is malformed, or too many rows have nothing to learn after truncation.
         OutputError: The cache can't be written.
     """
+    from luthier.trainers.objectives import build_objective
+
+    train = train or TrainConfig()
     named = [split for split in splits if any(split_path(dataset, split) for dataset in datasets)]
-    sources = {split: _source(datasets, data, base_model_dir, split) for split in named}
+    classes = classes_of(datasets) if train.objective == "classification" else ()
+    aim = (train.objective, classes)
+    sources = {split: _source(datasets, data, base_model_dir, split, aim) for split in named}
     absent = {split: source.rows for split, source in sources.items() if not source.path.exists()}
     if absent:
-        encoded = _encode(absent, data, base_model_dir)
+        encoded = _encode(absent, build_objective(train, data, base_model_dir, classes))
         for split in absent:
             _make(encoded.filter(pc.equal(encoded["split"], split)), sources[split].path, data, split)
     return {
@@ -176,9 +202,15 @@ def prepare_blocks(
     }
 
 
-def _source(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir: Path, split: Split) -> _Source:
+def _source(
+    datasets: Sequence[DatasetConfig],
+    data: DataConfig,
+    base_model_dir: Path,
+    split: Split,
+    aim: tuple[ObjectiveName, tuple[str, ...]],
+) -> _Source:
     present = [dataset for dataset in datasets if split_path(dataset, split)]
-    read = [read_rows(dataset, split) for dataset in present]
+    read = [read_rows(dataset, split, aim[0]) for dataset in present]
     prints = tuple(fingerprint(dataset, split, len(rows)) for dataset, rows in zip(present, read, strict=True))
     key = sha256_json(
         {
@@ -189,6 +221,7 @@ def _source(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir:
                 dataset.model_dump(mode="json", include={"name", "system", "prompt", "labels"}) for dataset in present
             ],
             "files": [[Path(mark.path).name, mark.sha256] for mark in prints],
+            "aim": aim,
         }
     )
     path = cache_dir() / "blocks" / f"{split}-{key[:24]}.arrow"
@@ -196,30 +229,23 @@ def _source(datasets: Sequence[DatasetConfig], data: DataConfig, base_model_dir:
 
 
 class _Tokenise:
-    """Ray Data stage: conversations to token ids. One instance per process, one tokenizer each."""
+    """Ray Data stage: rows to token ids. One instance per process, one tokenizer each."""
 
-    def __init__(self, base_model_dir: Path, max_length: int, assistant_only_loss: bool) -> None:
-        self._base_model_dir = base_model_dir
-        self._max_length = max_length
-        self._assistant_only_loss = assistant_only_loss
-
-    @cached_property
-    def _tokenizer(self) -> ChatTokenizer:
-        # Not made in the constructor: of an error there, Ray would bring back the text alone.
-        return ChatTokenizer(self._base_model_dir)
+    def __init__(self, objective: Objective) -> None:
+        # Its tokenizer is loaded when first used: of an error in a constructor, Ray would bring back the text alone.
+        self._objective = objective
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        columns = (batch[name].to_pylist() for name in ("split", "row_id", "messages"))
-        records = [(split, self._encoded(row_id, turns)) for split, row_id, turns in zip(*columns, strict=True)]
-        values = [(split, r.row_id, r.input_ids, r.labels, r.truncated, r.num_loss_tokens) for split, r in records]
+        splits, rows = (batch[name].to_pylist() for name in ("split", "row"))
+        values = [
+            (split, one.row_id, one.input_ids, one.labels, one.truncated, one.num_loss_tokens, piece)
+            for split, row in zip(splits, rows, strict=True)
+            for piece, one in enumerate(self._objective.encode(row_from_dict(json.loads(row))))
+        ]
         return pa.Table.from_pylist([dict(zip(_ENCODED.names, row, strict=True)) for row in values], schema=_ENCODED)
 
-    def _encoded(self, row_id: str, turns: str) -> Encoded:
-        row = Row(row_id, tuple(Message(**turn) for turn in json.loads(turns)))
-        return self._tokenizer.encode(row, max_length=self._max_length, assistant_only_loss=self._assistant_only_loss)
 
-
-def _encode(rows: Mapping[Split, Sequence[Row]], data: DataConfig, base_model_dir: Path) -> pa.Table:
+def _encode(rows: Mapping[Split, Sequence[Row]], objective: Objective) -> pa.Table:
     """All rows of several splits in one stage, because each starts a process that imports transformers."""
     import ray.data
     from ray.exceptions import RayError
@@ -236,7 +262,7 @@ def _encode(rows: Mapping[Split, Sequence[Row]], data: DataConfig, base_model_di
         warnings.simplefilter("ignore", DeprecationWarning)
         stage = ray.data.from_arrow(parts).map_batches(
             _Tokenise,
-            fn_constructor_args=(base_model_dir, data.max_length, data.assistant_only_loss),
+            fn_constructor_args=(objective,),
             batch_format="pyarrow",
             batch_size=_ROWS_PER_BATCH,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(parts)),
@@ -250,11 +276,7 @@ def _encode(rows: Mapping[Split, Sequence[Row]], data: DataConfig, base_model_di
 
 def _partition(rows: Mapping[Split, Sequence[Row]]) -> list[pa.Table]:
     table = pa.Table.from_pylist(
-        [
-            {"split": split, "row_id": row.row_id, "messages": json.dumps([m.as_dict() for m in row.messages])}
-            for split, of_split in rows.items()
-            for row in of_split
-        ]
+        [{"split": split, "row": json.dumps(asdict(row))} for split, of_split in rows.items() for row in of_split]
     )
     return [table.slice(start, _ROWS_PER_PROCESS) for start in range(0, table.num_rows, _ROWS_PER_PROCESS)]
 
@@ -274,14 +296,18 @@ def _make(encoded: pa.Table, path: Path, data: DataConfig, split: Split) -> None
 
 def _account_for(encoded: pa.Table, kept: pa.Table) -> SplitAccount:
     lengths = pc.list_value_length(kept["input_ids"])
+    rows, rows_kept = (pc.sum(pc.equal(table["piece"], 0)).as_py() or 0 for table in (encoded, kept))
+    divided = pc.sum(pc.equal(encoded["piece"], 1)).as_py() or 0
     return SplitAccount(
-        rows=encoded.num_rows,
-        kept=kept.num_rows,
+        rows=rows,
+        kept=rows_kept,
         truncated=pc.sum(encoded["truncated"]).as_py() or 0,
-        dropped=encoded.num_rows - kept.num_rows,
+        dropped=rows - rows_kept,
         tokens=pc.sum(lengths).as_py() or 0,
         loss_tokens=pc.sum(kept["num_loss_tokens"]).as_py() or 0,
         longest=pc.max(lengths).as_py() or 0,
+        divided=divided,
+        pieces=encoded.num_rows - rows + divided,
     )
 
 

@@ -44,11 +44,12 @@ class DataReport:
 
     def table(self) -> Table:
         """For the terminal."""
-        table = Table("split", *("rows", "tokens", "with loss", "longest", "truncated", "dropped", "also in train"))
+        names = ("rows", "tokens", "with loss", "longest", "divided", "truncated", "dropped", "also in train")
+        table = Table("split", *names)
         for name, report in self.splits.items():
             account = report.account
             figures = (account.rows, account.tokens, account.loss_tokens, account.longest)
-            losses = (account.truncated, account.dropped, report.repeated_in_train)
+            losses = (account.divided, account.truncated, account.dropped, report.repeated_in_train)
             table.add_row(name, *(f"{figure:,}" for figure in (*figures, *losses)))
         return table
 
@@ -59,11 +60,12 @@ def check_data(cfg: RunConfig, base_model_dir: Path) -> DataReport:
     Raises:
         DataError: Names file and line of the first row that can't be used.
     """
-    blocks = prepare_blocks(cfg.datasets, cfg.data, base_model_dir, SPLITS)
-    train_prompts = {_key(row) for row in read_split(cfg.datasets, "train")}
+    objective = cfg.train.objective
+    blocks = prepare_blocks(cfg.datasets, cfg.data, base_model_dir, SPLITS, cfg.train)
+    train_prompts = {_key(row) for row in read_split(cfg.datasets, "train", objective)}
     splits: dict[Split, SplitReport] = {}
     for split, block in blocks.items():
-        rows = read_split(cfg.datasets, split)
+        rows = read_split(cfg.datasets, split, objective)
         repeated = 0 if split == "train" else sum(_key(row) in train_prompts for row in rows)
         labels = dict(Counter(row.label for row in rows if row.label is not None).most_common())
         splits[split] = SplitReport(block.account, labels, repeated, block.reused)
@@ -71,4 +73,5 @@ def check_data(cfg: RunConfig, base_model_dir: Path) -> DataReport:
 
 
 def _key(row: Row) -> tuple[str, ...]:
-    return tuple(message.content.strip().casefold() for message in row.prompt)
+    asked = [message.content for message in row.prompt] or [row.text or ""]
+    return tuple(text.strip().casefold() for text in asked)

@@ -28,5 +28,6 @@ def write_weights(model: Any, weights: dict[str, torch.Tensor], directory: Path)
             settings.save_pretrained(str(directory / "adapter"))
         (directory / "adapter" / "README.md").unlink(missing_ok=True)
     else:
-        half = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
+        frozen = {name: one.detach().cpu() for name, one in model.named_parameters() if name not in weights}
+        half = {name: weight.to(torch.bfloat16) for name, weight in (frozen | weights).items()}
         model.save_pretrained(directory / "model", state_dict=half)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from luthier.config.data import DatasetConfig
+from luthier.config.objective import ObjectiveName
 from luthier.config.run import RunConfig
 from luthier.digests import sha256_file
 from luthier.errors import DataError
 from luthier.manifest import DataFingerprint
-from luthier.rows import Row, to_conversation
+from luthier.objective_rows import to_row
+from luthier.rows import Row
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -28,17 +30,17 @@ def split_path(dataset: DatasetConfig, split: Split) -> Path | None:
     return None if name is None else Path(name).expanduser()
 
 
-def read_split(datasets: Sequence[DatasetConfig], split: Split) -> list[Row]:
+def read_split(datasets: Sequence[DatasetConfig], split: Split, objective: ObjectiveName = "sft") -> list[Row]:
     """The rows of all datasets that have the split, in order.
 
     Raises:
         DataError: As :func:`read_rows`.
     """
-    return [row for dataset in datasets if split_path(dataset, split) for row in read_rows(dataset, split)]
+    return [row for dataset in datasets if split_path(dataset, split) for row in read_rows(dataset, split, objective)]
 
 
-def read_rows(dataset: DatasetConfig, split: Split) -> list[Row]:
-    """All rows of a split, in file order.
+def read_rows(dataset: DatasetConfig, split: Split, objective: ObjectiveName = "sft") -> list[Row]:
+    """All rows of a split, in file order, by the columns that the objective reads.
 
     Their ids begin with the dataset's name, unless it is the default: datasets are named apart, files need not be.
 
@@ -54,7 +56,15 @@ def read_rows(dataset: DatasetConfig, split: Split) -> list[Row]:
             raise DataError(f"datasets[].{split}: file {str(path)!r} does not exist; correct the path.")
         rows = [
             replace(
-                to_conversation(record, dataset, f"{path}:{line}", f"{owner}{path.name}:{line}"), dataset=dataset.name
+                to_row(
+                    record,
+                    dataset,
+                    f"{path}:{line}",
+                    f"{owner}{path.name}:{line}",
+                    objective,
+                    judged=split == "test",
+                ),
+                dataset=dataset.name,
             )
             for line, record in _records(path)
         ]
@@ -65,9 +75,28 @@ def read_rows(dataset: DatasetConfig, split: Split) -> list[Row]:
 
 def evaluation_rows(cfg: RunConfig) -> list[Row]:
     """The test rows that an evaluation is on; of several datasets in turn, so that a limit leaves some of each."""
-    columns = [read_rows(dataset, "test") for dataset in cfg.datasets if dataset.test]
+    objective = cfg.train.objective
+    columns = [read_rows(dataset, "test", objective) for dataset in cfg.datasets if dataset.test]
     rows = [row for group in zip_longest(*columns) for row in group if row is not None]
     return rows[: cfg.evaluate.limit]
+
+
+def classes_of(datasets: Sequence[DatasetConfig]) -> tuple[str, ...]:
+    """The classes that a classifier learns to tell apart, in the order of the datasets.
+
+    Each dataset has its ``labels`` in their order, or the labels of its training rows, sorted.
+
+    Raises:
+        DataError: A file can't be used, or there is but one class.
+    """
+    found = tuple(dict.fromkeys(label for one in datasets for label in one.labels or _labels_in(one)))
+    if len(found) < 2:
+        raise DataError(f"the training rows have only the label {found[0]!r}; a classifier needs two or more.")
+    return found
+
+
+def _labels_in(dataset: DatasetConfig) -> list[str]:
+    return sorted({row.label for row in read_rows(dataset, "train", "classification") if row.label is not None})
 
 
 def fingerprint(dataset: DatasetConfig, split: Split, num_rows: int) -> DataFingerprint:

@@ -8,7 +8,6 @@ Shape legend: T tokens of the flat sequence, H query heads, G key and value head
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,7 +130,12 @@ def _common_beginning(rows: Sequence[Encoded]) -> int:
     A token's loss belongs to the position before it, which would otherwise be the shared one: that has one prediction
     to make, not one for each row.
     """
-    common = len(os.path.commonprefix([row.input_ids for row in rows]))
+    differing = (
+        place
+        for place, tokens in enumerate(zip(*(row.input_ids for row in rows), strict=False))
+        if len(set(tokens)) > 1
+    )
+    common = next(differing, min(len(row.input_ids) for row in rows))
     return min(common, *(min(_unlearnt(row), len(row.input_ids) - 1) for row in rows))
 
 

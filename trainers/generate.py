@@ -18,7 +18,7 @@ from luthier.precision import Dtype
 from luthier.rows import Message, Row
 from luthier.trainers.batches import collate
 from luthier.trainers.loss import SumLoss
-from luthier.trainers.model import load_adapter, load_base
+from luthier.trainers.model import load_trained
 from luthier.trainers.prompts import (
     MIN_SHARED_TOKENS,
     PromptBatch,
@@ -79,16 +79,8 @@ class Generator:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        from transformers import GenerationConfig
-
         self.tokenizer = ChatTokenizer(base_model_dir)
-        full = weights_dir is not None and (weights_dir / "model").is_dir()
-        loaded = load_base(weights_dir / "model" if full and weights_dir else base_model_dir, model, dtype)
-        # Greedy means greedy: the author's sampling settings, such as a repetition penalty, would creep in.
-        loaded.generation_config = GenerationConfig()
-        if weights_dir is not None and not full:
-            loaded = load_adapter(loaded, weights_dir / "adapter")
-        self.model: Any = loaded.to(device).eval()
+        self.model: Any = load_trained(base_model_dir, model, weights_dir, dtype).to(device).eval()
         self.device = device
         self._dtype: Dtype = "bfloat16" if dtype == torch.bfloat16 else "float32"
         self._common: tuple[tuple[int, ...], Any] = ((), None)

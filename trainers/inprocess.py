@@ -10,6 +10,7 @@ import torch
 from luthier.config.run import RunConfig
 from luthier.trainers.blocks import prepare_blocks
 from luthier.trainers.checkpoint import Checkpoint
+from luthier.trainers.files import classes_of
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import Metrics
 from luthier.trainers.strategies import Worker
@@ -17,8 +18,9 @@ from luthier.trainers.strategies import Worker
 
 def make_job(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> Job:
     """Tokenise what training needs, or find it in the cache. The test split is not touched."""
-    blocks = prepare_blocks(cfg.datasets, cfg.data, base_model_dir, ("train", "validation"))
-    return Job(cfg, base_model_dir, blocks["train"], blocks.get("validation"), workdir)
+    blocks = prepare_blocks(cfg.datasets, cfg.data, base_model_dir, ("train", "validation"), cfg.train)
+    classes = classes_of(cfg.datasets) if cfg.train.objective == "classification" else ()
+    return Job(cfg, base_model_dir, blocks["train"], blocks.get("validation"), workdir, classes=classes)
 
 
 def train_in_process(

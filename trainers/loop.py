@@ -20,16 +20,16 @@ from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
 from luthier.trainers.export import write_weights
 from luthier.trainers.identity import run_identity
-from luthier.trainers.loss import SumLoss
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.model import build_trainable
+from luthier.trainers.objectives import Objective, build_objective
 from luthier.trainers.packing import PackedPlan, Plan
 from luthier.trainers.resuming import DIVIDED, dropout_state, resume, seed_dropout
 from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver, Write
 from luthier.trainers.speed import Collate, speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
-from luthier.trainers.tokens import ChatTokenizer, Encoded
+from luthier.trainers.tokens import Encoded
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Job:
         validation: Tokenised validation rows, or None.
         workdir: The run's directory, on storage that all workers see.
         micro_splits: Into how many parts each configured micro-batch is divided, because a whole one did not fit.
+        classes: Labels of a classifier, in the order of their indices.
     """
 
     cfg: RunConfig
@@ -51,6 +52,7 @@ class Job:
     validation: Block | None
     workdir: Path
     micro_splits: int = 1
+    classes: tuple[str, ...] = ()
 
     @property
     def micro_batch_size(self) -> int:
@@ -64,6 +66,10 @@ class Job:
         if least is None or half.micro_batch_size < least or half.micro_batch_size == self.micro_batch_size:
             return None
         return half
+
+    def objective(self) -> Objective:
+        """What the rows teach."""
+        return build_objective(self.cfg.train, self.cfg.data, self.base_model_dir, self.classes)
 
     def train_rows(self) -> Rows:
         """The rows to learn from."""
@@ -114,12 +120,12 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     plan = job.plan(rows, worker.world_size)
     train = _settled(job, plan, worker)
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
-    pad_id = ChatTokenizer(job.base_model_dir).pad_id
-    model = build_trainable(job.base_model_dir, job.cfg.model, train)
-    collate = speed_up(model, train, pad_id)
+    objective = job.objective()
+    model = build_trainable(job.base_model_dir, job.cfg.model, train, objective.classes)
+    collate = speed_up(model, train, objective.tokenizer.pad_id) or objective.collate
     store = job.store()
     newest = store.agreed_newest(worker)
-    build = partial(build_strategy, train, SumLoss(model), worker, num_steps)
+    build = partial(build_strategy, train, objective.loss(model), worker, num_steps)
     strategy = resume(newest, model, build, worker, divided=train.strategy in DIVIDED)
     seed_dropout(newest, worker, job.cfg.seed)
     first_step = newest.step if newest else 0
@@ -133,14 +139,14 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     for step in range(first_step + 1, num_steps + 1):
         began = time.monotonic()
         batches = [collate([rows[i] for i in part]) for part in plan.micro_batches(step - 1, worker.rank)]
-        metrics = _step(strategy, [batch.to(worker.device) for batch in batches], worker, step)
+        metrics = _step(strategy, objective, [batch.to(worker.device) for batch in batches], worker, step)
         elapsed_s = time.monotonic() - began
         metrics |= {
             "step": step,
             "num_steps": num_steps,
             "epoch": step / plan.steps_per_epoch,
             "tokens_per_s": metrics["tokens"] / elapsed_s,
-            "loss_tokens_per_s": metrics["loss_tokens"] / elapsed_s,
+            f"{objective.unit}_per_s": metrics[objective.unit] / elapsed_s,
         }
         if samples:
             samples.write(step, batches)
@@ -149,8 +155,8 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         judged = step % eval_every == 0 or step == num_steps
         due = step % save_every == 0 or step == num_steps or noticed
         if judged and validation:
-            metrics["eval_loss"] = _validate(
-                strategy, model, validation, collate, worker, train.per_device_train_batch_size
+            metrics |= _validate(
+                strategy, model, objective, collate, validation, worker, train.per_device_train_batch_size
             )
         if writer and (judged or due or step % train.logging_steps == 0):
             writer.write(metrics)
@@ -182,51 +188,53 @@ def _settled(job: Job, plan: Plan, worker: Worker) -> TrainConfig:
     )
 
 
-def _step(strategy: Strategy, batches: Sequence[Batch], worker: Worker, step: int) -> Metrics:
+def _step(strategy: Strategy, objective: Objective, batches: Sequence[Batch], worker: Worker, step: int) -> Metrics:
     """One optimizer step over this worker's micro-batches.
 
-    The loss is sum(-log p) / number of loss-bearing tokens, both over all workers and micro-batches: the mean over
-    tokens, however unevenly the rows' lengths fall.
+    The loss is its sum / number of loss-bearing tokens (rows, pairs: the objective's unit), both over all workers and
+    micro-batches: the mean over tokens, however unevenly the rows' lengths fall.
     """
     rate = strategy.learning_rate()
-    tokens, loss_tokens = worker.sum(
-        sum(batch.num_tokens for batch in batches), sum(batch.num_loss_tokens for batch in batches)
+    tokens, items = worker.sum(
+        sum(batch.num_tokens for batch in batches), sum(objective.num_items(batch) for batch in batches)
     )
     total = torch.zeros((), device=worker.device)
     for number, batch in enumerate(batches, start=1):
-        total += strategy.forward_backward(batch, loss_tokens, last=number == len(batches))
-    (nll,) = worker.sum(float(total))
-    loss = nll / loss_tokens
+        total += strategy.forward_backward(batch, items, last=number == len(batches))
+    loss, *figures = (value / items for value in worker.sum(float(total), *objective.tally.take()))
     if not math.isfinite(loss):
         raise TrainingDiverged(f"step {step}: the loss is {loss}; lower train.learning_rate or train.max_grad_norm.")
     grad_norm = strategy.step()
     if not math.isfinite(grad_norm):
         raise TrainingDiverged(f"step {step}: the gradient's norm is {grad_norm}; lower train.learning_rate.")
-    return {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, "loss_tokens": loss_tokens}
+    measured = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, objective.unit: items}
+    return measured | dict(zip(objective.tally.names, figures, strict=True))
 
 
 @torch.no_grad()
 def _validate(
     strategy: Strategy,
     model: torch.nn.Module,
-    rows: Sequence[Encoded],
+    objective: Objective,
     collate: Collate,
+    rows: Sequence[Encoded],
     worker: Worker,
     batch_size: int,
-) -> float:
-    """Token-weighted mean loss over all validation rows, each seen by one worker."""
+) -> Metrics:
+    """Token-weighted mean loss over all validation rows, each seen by one worker; and what else it measures."""
     model.eval()
-    nll, loss_tokens = 0.0, 0
+    total, items = 0.0, 0
     # ZeRO-3 gathers weights in every forward pass, so all workers must run equally many.
     per_worker = math.ceil(len(rows) / worker.world_size)
     mine = rows[worker.rank :: worker.world_size]
     for start in range(0, per_worker, batch_size):
         batch = collate(mine[start : start + batch_size]).to(worker.device)
-        nll += float(strategy.loss(batch))
-        loss_tokens += batch.num_loss_tokens
+        total += float(strategy.loss(batch))
+        items += objective.num_items(batch)
     model.train()
-    nll, all_tokens = worker.sum(nll, loss_tokens)
-    return nll / all_tokens
+    *sums, all_items = worker.sum(total, *objective.tally.take(), items)
+    names = ("loss", *objective.tally.names)
+    return {f"eval_{name}": value / all_items for name, value in zip(names, sums, strict=True)}
 
 
 def _snapshot(strategy: Strategy, model: torch.nn.Module, worker: Worker, checkpoint: Checkpoint) -> list[Write]:

@@ -34,21 +34,21 @@ class SumLoss(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Sum over loss-bearing tokens of -log p(token | tokens before it), in nats; a float32 scalar."""
-        targets_BK, kept_K = _targets(batch)
+        targets_BK, kept_K = targets_of(batch)
         has_loss_BK = targets_BK != IGNORE
         if not has_loss_BK.any():
             # A zero that still depends on the weights, so that backward and its collectives run on every worker.
-            logits_BKV: torch.Tensor = self.model(**_inputs(batch, kept_K)).logits
+            logits_BKV: torch.Tensor = self.model(**inputs_of(batch, kept_K)).logits
             return logits_BKV.float().sum() * 0.0
         if self._head.usable():
-            return self._head.loss(_inputs(batch, kept_K), has_loss_BK, targets_BK[has_loss_BK])
-        logits_NV: torch.Tensor = self.model(**_inputs(batch, kept_K)).logits[has_loss_BK]
+            return self._head.loss(inputs_of(batch, kept_K), has_loss_BK, targets_BK[has_loss_BK])
+        logits_NV: torch.Tensor = self.model(**inputs_of(batch, kept_K)).logits[has_loss_BK]
         return functional.cross_entropy(logits_NV.float(), targets_BK[has_loss_BK], reduction="sum")
 
     def row_losses(self, batch: Batch) -> list[tuple[float, int]]:
         """Per row, in the order of ``batch.row_ids``: summed negative log-likelihood in nats, and tokens it is over."""
-        targets_BK, kept_K = _targets(batch)
-        logits_BKV: torch.Tensor = self.model(**_inputs(batch, kept_K)).logits
+        targets_BK, kept_K = targets_of(batch)
+        logits_BKV: torch.Tensor = self.model(**inputs_of(batch, kept_K)).logits
         if batch.layout is None:
             return row_losses(logits_BKV, targets_BK)
         # A target belongs to the row in whose span its token lies, one place after the position that predicts it.
@@ -57,7 +57,7 @@ class SumLoss(nn.Module):
         return [row_losses(logits_BKV[:, part], targets_BK[:, part])[0] for part in parts]
 
 
-def _targets(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def targets_of(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """The targets (B, K) at the positions where some row has one, and those positions (K).
 
     Padded rows are padded on the left, so answers line up and K is small beside S.
@@ -69,7 +69,7 @@ def _targets(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return targets_BS[:, kept_K], kept_K
 
 
-def _inputs(batch: Batch, kept_K: torch.Tensor) -> dict[str, Any]:
+def inputs_of(batch: Batch, kept_K: torch.Tensor) -> dict[str, Any]:
     """What the model is called with. Its own head makes logits at the kept positions, scaled or capped as it does."""
     flat = None if batch.layout is None else FlatAttention(batch.layout, batch.input_ids_BS.device)
     attention = {"attention_mask": batch.attention_mask_BS} if flat is None else {"flat": flat}

@@ -13,6 +13,7 @@ from luthier.config.train import TrainConfig
 from luthier.errors import ConfigError
 from luthier.freezing import is_frozen
 from luthier.trainers.adapter_start import remember_start
+from luthier.trainers.classifier import freeze_body, new_classifier
 
 
 def load_base(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
@@ -28,23 +29,37 @@ def load_base(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> A
     )
 
 
-def build_trainable(base_model_dir: Path, model: ModelConfig, train: TrainConfig) -> nn.Module:
+def build_trainable(
+    base_model_dir: Path, model: ModelConfig, train: TrainConfig, classes: tuple[str, ...] = ()
+) -> nn.Module:
     """The model to train. Trained weights are float32; a frozen base is in the compute type, or in 4 bits.
+
+    Args:
+        base_model_dir: The pretrained model.
+        model: How to load it.
+        train: What to train of it.
+        classes: Labels of a new classification head; none: a causal language model.
 
     Raises:
         ConfigError: Settings name modules that this model lacks, or leave nothing to train.
     """
     compute = torch.bfloat16 if train.bf16 else torch.float32
-    loaded = load_base_in_4bit if train.load_in_4bit else load_base
-    base = loaded(base_model_dir, model, compute if train.method == "lora" else torch.float32)
+    frozen = train.method == "lora" or train.classification.freeze_body
+    dtype = compute if frozen else torch.float32
+    if classes:
+        base = new_classifier(base_model_dir, model, dtype, classes)
+    else:
+        base = (load_base_in_4bit if train.load_in_4bit else load_base)(base_model_dir, model, dtype)
     base.config.use_cache = False
+    if train.classification.freeze_body:
+        freeze_body(base)
     if train.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if train.method == "full":
         return _partly_frozen(base, train)
     if train.gradient_checkpointing:
         base.enable_input_require_grads()
-    return with_adapter(base, train)
+    return with_adapter(base, train, "SEQ_CLS" if classes else "CAUSAL_LM")
 
 
 def load_base_in_4bit(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
@@ -115,7 +130,25 @@ def load_adapter(base: Any, adapter_dir: Path) -> Any:
     return model.to(base.dtype).eval()
 
 
-def with_adapter(base: Any, train: TrainConfig) -> nn.Module:
+def load_trained(base_model_dir: Path, model: ModelConfig, weights_dir: Path | None, dtype: torch.dtype) -> Any:
+    """A causal language model for inference in one floating-point type.
+
+    Args:
+        base_model_dir: The pretrained model.
+        model: How to load it.
+        weights_dir: Holds ``adapter/`` or ``model/`` of a trained model; None: the base itself.
+        dtype: Compute type.
+    """
+    from transformers import GenerationConfig
+
+    whole = weights_dir is not None and (weights_dir / "model").is_dir()
+    loaded = load_base(weights_dir / "model" if whole and weights_dir else base_model_dir, model, dtype)
+    # Greedy means greedy: the author's sampling settings, such as a repetition penalty, would creep in.
+    loaded.generation_config = GenerationConfig()
+    return loaded if weights_dir is None or whole else load_adapter(loaded, weights_dir / "adapter")
+
+
+def with_adapter(base: Any, train: TrainConfig, task_type: str = "CAUSAL_LM") -> nn.Module:
     """A base with new adapters, as the config describes them.
 
     Raises:
@@ -133,7 +166,7 @@ def with_adapter(base: Any, train: TrainConfig) -> nn.Module:
             )
     targets = train.lora_target_modules
     lora = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task_type,
         r=train.lora_r,
         lora_alpha=train.lora_alpha,  # type: ignore[arg-type]  # peft also takes floats
         lora_dropout=train.lora_dropout,

@@ -13,7 +13,7 @@ from torch import nn
 
 from luthier.config.train import TrainConfig
 from luthier.errors import ConfigError
-from luthier.trainers.batches import Batch, collate, collate_flat
+from luthier.trainers.batches import Batch, collate_flat
 from luthier.trainers.flat_attention import why_not_flat
 from luthier.trainers.fused import fuse_layers
 from luthier.trainers.tokens import Encoded
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 Collate = Callable[[Sequence[Encoded]], Batch]
 
 
-def speed_up(model: nn.Module, train: TrainConfig, pad_id: int) -> Collate:
-    """Set a causal language model up as the config asks, before a strategy wraps it.
+def speed_up(model: nn.Module, train: TrainConfig, pad_id: int) -> Collate | None:
+    """Set a model up as the config asks, before a strategy wraps it.
 
     Args:
         model: The model to train; changed in place.
@@ -32,20 +32,20 @@ def speed_up(model: nn.Module, train: TrainConfig, pad_id: int) -> Collate:
         pad_id: Padding token.
 
     Returns:
-        What makes a micro-batch of rows.
+        What lays rows out flat; None: they are to be padded, as the objective does it.
 
     Raises:
         ConfigError: The model's attention rules out what is asked for, or Liger is not installed.
     """
-    flat = _set_flat(model, train)
+    flat = train.learns_tokens and _set_flat(model, train)
     if train.use_liger_kernel:
         _apply_liger(model)
     if train.fused_layers:
-        fuse_layers(model)
+        fuse_layers(model, lora=not train.strategy_row.startswith("z3"))
     if train.torch_compile:
         _compile(model)
     if not flat:
-        return partial(collate, pad_id=pad_id)
+        return None
     drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
     return partial(collate_flat, pad_id=pad_id, share=not drops)
 

@@ -184,8 +184,53 @@ class ChatTokenizer:
             ) from error
 
 
-def _load(directory: Path) -> Any:
-    """The tokenizer with one chat template, a padding token, and thinking switched off."""
+class TextTokenizer:
+    """A tokenizer for plain text, with or without a chat template.
+
+    Args:
+        directory: Directory of the tokenizer.
+        need_eos: Whether it must have an end-of-sequence token.
+
+    Attributes:
+        hf: The transformers tokenizer.
+        pad_id: Padding token.
+
+    Raises:
+        ModelError: There is no tokenizer, or it lacks a token that is needed.
+    """
+
+    def __init__(self, directory: Path, *, need_eos: bool = False) -> None:
+        self.hf: Any = _load(directory, chat=False)
+        self._eos_id: int | None = self.hf.eos_token_id
+        if self._eos_id is None and need_eos:
+            raise ModelError(f"{directory}: the tokenizer has no end-of-sequence token.")
+        if self.hf.pad_token_id is None:
+            raise ModelError(f"{directory}: the tokenizer has neither a padding nor an end-of-sequence token.")
+        self.pad_id: int = self.hf.pad_token_id
+
+    @property
+    def eos_id(self) -> int:
+        """End-of-sequence token; only of a tokenizer that was asked to have one."""
+        assert self._eos_id is not None
+        return self._eos_id
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text with the special tokens that the model puts around it."""
+        return tuple(self.hf(text, verbose=False)["input_ids"])
+
+    def cut_ids(self, text: str, max_length: int) -> tuple[tuple[int, ...], bool]:
+        """The same, of a text cut so that it fits, and whether it was cut."""
+        ids = tuple(self.hf(text, truncation=True, max_length=max_length)["input_ids"])
+        return ids, len(ids) == max_length and len(self.text_ids(text)) > max_length
+
+
+def _load(directory: Path, *, chat: bool = True) -> Any:
+    """The tokenizer with a padding token and, where there is a chat template, thinking switched off.
+
+    Args:
+        directory: Where it lies.
+        chat: Whether there must be one chat template and an end-of-sequence token.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -195,6 +240,9 @@ def _load(directory: Path) -> Any:
     try:
         template = tokenizer.get_chat_template()
     except ValueError as error:
+        if not chat:
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+            return tokenizer
         raise ModelError(
             f"{directory}: the tokenizer has no chat template; use an instruction-tuned model or add one."
         ) from error

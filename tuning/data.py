@@ -27,7 +27,7 @@ def prepare_data(cfg: RunConfig, base_model_dir: Path) -> None:
     listed = {path: domain.values for path, domain in searched.items() if isinstance(domain, Choice | Grid)}
     for values in itertools.product(*listed.values()):
         trial = trial_config(cfg, dict(zip(listed, values, strict=True)))
-        prepare_blocks(trial.datasets, trial.data, base_model_dir, ("train", "validation"))
+        prepare_blocks(trial.datasets, trial.data, base_model_dir, ("train", "validation"), trial.train)
 
 
 def trials_tokenise(tune: TuneConfig) -> bool:

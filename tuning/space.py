@@ -118,6 +118,10 @@ def _to_ray(domain: Domain) -> Any:
 
 def _check_path(where: str, path: str) -> None:
     root = path.partition(".")[0]
+    if path == "train.objective":
+        raise ConfigError(
+            f"tune.{where}.{path}: losses of different objectives can't be compared; sweep one at a time."
+        )
     if root in RunConfig.model_fields and root not in SEARCHABLE:
         why = "the base model is prepared once for all trials" if root == "model" else "it does not change a trial"
         raise ConfigError(f"tune.{where}.{path}: {root!r} can't vary, {why}; use one of {', '.join(SEARCHABLE)}.")

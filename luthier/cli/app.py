@@ -51,7 +51,7 @@ def run(
     from luthier.pipeline import run as run_all
 
     result = run_all(cfg, view(as_json=as_json), keep=keep)
-    emit(result, as_json=as_json, text=f"{result['version']} was live; report: {result['report']}")
+    emit(result, as_json=as_json, text=f"{result['version']}: {result['status']}; report: {result['report']}")
 
 
 @app.command()

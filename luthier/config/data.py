@@ -12,7 +12,8 @@ from luthier.config.base import Config
 class DatasetConfig(Config):
     """One task's files. Each is JSONL, JSON, CSV or Parquet, told by its ending.
 
-    Columns: ``messages`` (role, content), or ``prompt`` and ``completion``, or ``text`` and ``label``.
+    Columns: ``messages`` (role, content), or ``prompt`` and ``completion``, or ``text`` and ``label``; other objectives
+    than ``sft`` read ``text``, or ``text`` and ``label``, or ``prompt``, ``chosen`` and ``rejected``.
     """
 
     name: str = "data"

@@ -9,8 +9,10 @@ from pydantic import Field
 
 from luthier.config.base import Config
 
-Metric = Literal["accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1", "exact_match", "rouge_l"]
-Baseline = Literal["base", "few_shot", "incumbent"]
+Metric = Literal[
+    "accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1", "exact_match", "rouge_l", "perplexity"
+]
+Baseline = Literal["base", "few_shot", "majority", "incumbent"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -49,18 +51,20 @@ class GateConfig(Config):
     """What a candidate must show before an alias moves to it."""
 
     metric: Metric | None = None
-    """The figure that is compared. None: macro_f1 where every test row has a label, else rouge_l."""
+    """The figure that is compared. None: macro_f1 where every test row has a label, else rouge_l; perplexity after
+    ``train.objective: pretraining``."""
 
     against: tuple[Baseline, ...] = ("base", "few_shot", "incumbent")
     """Whom the candidate is held against, by the interval of the paired difference.
 
     ``base`` and ``few_shot`` must be beaten: the whole interval must lie above min_delta. ``incumbent``, the version
     that the alias points to, must not beat the candidate: an interval that lies below 0 as a whole is refused, so a
-    model that is as good may take its place.
+    model that is as good may take its place. A classifier has neither base nor few-shot prompt; it must beat
+    ``majority``, the commonest class of the training rows. Pretraining has no few-shot prompt.
     """
 
     min_delta: Share = 0.0
-    """Smallest gain over base and few_shot, in the metric's own unit."""
+    """Smallest gain over base, few_shot and majority, in the metric's own unit."""
 
     min_value: Share | None = None
-    """Smallest value of the metric itself, all of which lie between 0 and 1; None: no bound."""
+    """Smallest value of the metric itself, which lies between 0 and 1 (not perplexity); None: no bound."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
+from luthier.config import objective_rules
 from luthier.config.base import Config
 from luthier.config.data import DataConfig, DatasetConfig
 from luthier.config.deploy import ClusterConfig, RegistryConfig, ServeConfig
@@ -58,6 +61,16 @@ class RunConfig(Config):
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _objective_decides_defaults(cls, raw: Any) -> Any:
+        return objective_rules.fill_in(raw)
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> RunConfig:
+        objective_rules.check(self)
+        return self
+
     @model_validator(mode="after")
     def _sweep_has_validation(self) -> RunConfig:
         if self.tune is not None and self.tune.metric == "eval_loss" and not any(d.validation for d in self.datasets):
@@ -67,7 +80,8 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _adapter_fits_server(self) -> RunConfig:
         train = self.train
-        if train.method == "lora" and train.saved_lora_r > self.serve.max_lora_rank:
+        served = train.answers_prompts and train.method == "lora"
+        if served and train.saved_lora_r > self.serve.max_lora_rank:
             saved = f" gives an adapter of rank {train.saved_lora_r}, which" if train.changes_base else ""
             raise ValueError(
                 f"train.lora_r={train.lora_r}{saved} is above serve.max_lora_rank={self.serve.max_lora_rank}; "

@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from luthier.config.base import Config
 from luthier.config.compatibility import METHODS, STRATEGIES, Device, refusal
 from luthier.config.deepspeed_file import DeepspeedFile, contradictions, read_deepspeed_file
+from luthier.config.objective import ClassificationConfig, DpoConfig, ObjectiveName
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 ZeroStage = Literal["z0", "z1", "z2", "z3", "z2_offload", "z3_offload"]
@@ -25,6 +26,10 @@ _INITS = ("gaussian", "orthogonal", "olora", "pissa")
 
 class TrainConfig(Config):
     """One fine-tuning run. Names follow transformers, peft and Ray Train."""
+
+    objective: ObjectiveName = "sft"
+    """``sft``: learn the answers of conversations. ``pretraining``: learn plain text, every token. ``classification``:
+    a new head tells labels apart. ``dpo``: prefer one answer to another, with the frozen base as the reference."""
 
     method: Literal["lora", "full"] = "lora"
     """``lora``: train low-rank adapters on a frozen base. ``full``: train every weight."""
@@ -127,6 +132,12 @@ class TrainConfig(Config):
 
     freeze_modules: tuple[str, ...] = ()
     """Full fine-tuning: modules that stay as they are, by name: ``mlp``, ``model.layers.3``."""
+
+    dpo: DpoConfig = DpoConfig()
+    """Of ``objective: dpo`` alone."""
+
+    classification: ClassificationConfig = ClassificationConfig()
+    """Of ``objective: classification`` alone."""
 
     num_workers: WorkerCount = 1
     """Ray Train workers. A pair, as ``[1, 4]``: as many as the cluster has room for, within these limits, also while it
@@ -265,6 +276,47 @@ class TrainConfig(Config):
                 named = "any strategy" if len(reasons) > 1 else candidates[0]
                 raise ValueError(f"{METHODS[method]} with {named} on a {self.device.upper()}: {reasons[0]}")
         return self
+
+    @model_validator(mode="after")
+    def _objective_matches(self) -> TrainConfig:
+        if self.objective == "dpo" and self.method == "full":
+            raise ValueError(
+                "objective: dpo needs method: lora, because its reference is the frozen base with the adapter switched "
+                "off; set method: lora"
+            )
+        if not self.learns_tokens and (self.packing or self.padding_free is True):
+            key = "packing" if self.packing else "padding_free"
+            raise ValueError(
+                f"{key} is for objective: sft and pretraining; {self.objective} reads its rows apart: leave it out"
+            )
+        for name, unset in (("dpo", DpoConfig()), ("classification", ClassificationConfig())):
+            if self.objective != name and getattr(self, name) != unset:
+                raise ValueError(
+                    f"train.{name} is set but objective is {self.objective}; set objective: {name}, or leave it out"
+                )
+        if self.objective == "classification" and self.load_in_4bit:
+            raise ValueError("load_in_4bit is for causal language models; leave it out for objective: classification")
+        if self.classification.freeze_body and self.method != "full":
+            raise ValueError(
+                f"classification.freeze_body=true trains the head alone, so method: {self.method} would add nothing; "
+                "set method: full"
+            )
+        if self.classification.freeze_body and self.strategy_row.startswith("z3"):
+            raise ValueError(
+                "classification.freeze_body=true with deepspeed: z3 divides a body that nobody trains; set deepspeed: z2, "
+                "or strategy: ddp"
+            )
+        return self
+
+    @property
+    def answers_prompts(self) -> bool:
+        """Whether what comes out is asked by prompts and answers in text, as the endpoint does it."""
+        return self.objective in ("sft", "dpo")
+
+    @property
+    def learns_tokens(self) -> bool:
+        """Whether the loss is that of next tokens, row by row."""
+        return self.objective in ("sft", "pretraining")
 
     @property
     def strategy_row(self) -> str:

@@ -29,6 +29,7 @@ def test_text_and_label_become_question_and_answer() -> None:
         "train.jsonl:7",
         (Message("system", "Sort."), Message("user", "Which? x {text} x {text}"), Message("assistant", "b")),
         "b",
+        text="x {text}",
     )
     assert row.answer == "b"
     assert [message.role for message in row.prompt] == ["system", "user"]

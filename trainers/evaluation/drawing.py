@@ -31,7 +31,13 @@ COLORS = {
 }
 """CSS variable to its light value; no two are equal, so that each can be told in the SVG."""
 
-VARIANT_NAMES = {"base": "base", "few_shot": "few-shot", "tuned": "tuned", "incumbent": "incumbent"}
+VARIANT_NAMES = {
+    "base": "base",
+    "few_shot": "few-shot",
+    "majority": "majority class",
+    "tuned": "tuned",
+    "incumbent": "incumbent",
+}
 """What the report calls a variant."""
 
 _STYLE = {

@@ -21,10 +21,15 @@ _MAX_NUMBERED_LABELS = 20
 _DPI = 160
 
 
-def comparison_figure(evaluation: Evaluation) -> Figure:
-    """Every metric between 0 and 1: the variants' intervals at the left, the paired gains at the right."""
+def comparison_figure(evaluation: Evaluation) -> Figure | None:
+    """Every metric between 0 and 1: the variants' intervals at the left, the paired gains at the right.
+
+    None where there is none, as of plain text, which has but a perplexity.
+    """
     names = list(evaluation.variants)
     metrics = [m for m in (*CLASS_METRICS, *TEXT_METRICS) if m in evaluation.variants[names[0]].metrics]
+    if not metrics:
+        return None
     figure = Figure(figsize=(10.5, 0.9 + 0.17 * len(metrics) * (len(names) + 0.8)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.35, 1))
     _draw_values(left, evaluation, metrics, names)

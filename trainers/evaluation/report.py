@@ -93,7 +93,7 @@ def _pictures(
         shown = [name for name in ("tuned", "base") if name in evaluation.variants]
         matrices = {name: to_svg(plots.confusion_figure(evaluation, name)) for name in shown}
     return {
-        "comparison": to_svg(plots.comparison_figure(evaluation)),
+        "comparison": _svg(plots.comparison_figure(evaluation)),
         "training": _svg(run_plots.training_figure(history)),
         "sweep": _svg(run_plots.sweep_figure(sweep)) if sweep else None,
         "confusion": matrices,

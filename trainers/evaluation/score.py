@@ -58,6 +58,7 @@ def score(
     seed: int,
     few_shot_k: int,
     perplexity: Mapping[str, Sequence[tuple[float, int]]] | None = None,
+    text_metrics: bool = True,
 ) -> Evaluation:
     """Score every variant on the same rows, with bootstrap intervals.
 
@@ -70,6 +71,8 @@ def score(
         few_shot_k: Recorded in the result.
         perplexity: By variant and row, the summed negative log-likelihood of the reference answer's tokens, in
             nats, and how many they are.
+        text_metrics: Whether answers are texts to compare with the reference; False: they are labels, or there are
+            none.
 
     Raises:
         DataError: Fewer than two rows, variants with different rows, a true label that is none of the labels, or
@@ -78,7 +81,9 @@ def score(
     num_rows = _check_rows(predictions)
     label_set = LabelSet(labels) if labels else None
     likelihoods = _likelihoods(perplexity, predictions, num_rows)
-    measured = {name: _measure(rows, label_set, likelihoods.get(name)) for name, rows in predictions.items()}
+    measured = {
+        name: _measure(rows, label_set, likelihoods.get(name), text_metrics) for name, rows in predictions.items()
+    }
     samples = _resample(measured, num_rows, bootstrap_samples, seed)
     others = [name for name in measured if CANDIDATE in measured and name != CANDIDATE]
     return Evaluation(
@@ -132,7 +137,9 @@ def _likelihoods(
     return found
 
 
-def _measure(rows: Sequence[Prediction], labels: LabelSet | None, likelihood_2N: FloatArray | None) -> _Measured:
+def _measure(
+    rows: Sequence[Prediction], labels: LabelSet | None, likelihood_2N: FloatArray | None, text_metrics: bool
+) -> _Measured:
     values: dict[str, float] = {}
     statistics: list[intervals.Statistic] = []
     classes: dict[str, ClassScores] = {}
@@ -145,7 +152,8 @@ def _measure(rows: Sequence[Prediction], labels: LabelSet | None, likelihood_2N:
         classes = metrics.per_class(truth_N, answers_N, labels.labels)
         matrix = metrics.confusion(truth_N, answers_N, len(labels.labels))
     references, answers = [row.label for row in rows], [row.answer for row in rows]
-    for name, of_rows in (("exact_match", metrics.exact_match_rows), ("rouge_l", metrics.rouge_l_rows)):
+    of_texts = (("exact_match", metrics.exact_match_rows), ("rouge_l", metrics.rouge_l_rows))
+    for name, of_rows in of_texts if text_metrics else ():
         values_N = of_rows(references, answers)
         values[name] = float(values_N.mean())
         statistics.append(intervals.mean_statistic(name, values_N))

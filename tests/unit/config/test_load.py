@@ -82,7 +82,7 @@ def test_hash_tells_configs_apart_and_ignores_the_order_of_keys(tmp_path: Path) 
     [
         ("train:\n  lerning_rate: 1\n", "run.yaml:7: unknown key 'train.lerning_rate'; did you mean 'learning_rate'?"),
         ("datasets2: []\n", "run.yaml:6: unknown key 'datasets2'; did you mean 'datasets'?"),
-        ("train:\n  xyzzy: 1\n", "run.yaml:7: unknown key 'train.xyzzy'; valid keys are method, strategy,"),
+        ("train:\n  xyzzy: 1\n", "run.yaml:7: unknown key 'train.xyzzy'; valid keys are objective, method,"),
         ("train:\n  num_workers: many\n", "run.yaml:7: train.num_workers is 'many':"),
         ("train:\n  num_workers: 0\n", "run.yaml:7: train.num_workers is 0: Input should be greater than or equal"),
         ("train:\n  learning_rate: .nan\n", "run.yaml:7: train.learning_rate is nan:"),

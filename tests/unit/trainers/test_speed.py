@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from luthier.config.train import TrainConfig
 from luthier.errors import ConfigError
+from luthier.trainers.batches import collate
 from luthier.trainers.fused import fuse_layers
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.speed import speed_up
@@ -44,9 +46,9 @@ def adapted(**settings: Any) -> Any:
 
 def learn(model: Any, rows: list[Encoded], **settings: Any) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one micro-batch."""
-    collate = speed_up(model, TrainConfig(**settings), pad_id=0)
+    lay_out = speed_up(model, TrainConfig(**settings), pad_id=0) or partial(collate, pad_id=0)
     torch.manual_seed(1)
-    loss = SumLoss(model)(collate(rows))
+    loss = SumLoss(model)(lay_out(rows))
     loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach()), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -102,15 +104,17 @@ def test_in_bfloat16_fused_layers_err_no_more_than_plain_ones() -> None:
 def test_dropout_draws_apart_for_every_row() -> None:
     begin = tuple(IDS[0])
     rows = [Encoded(str(n), (*begin, n, n), (*[IGNORE] * 21, n), False) for n in range(1, 4)]
-    shared = speed_up(adapted(), TrainConfig(), pad_id=0)(rows)
-    apart = speed_up(adapted(lora_dropout=0.1), TrainConfig(), pad_id=0)(rows)
+    without, with_dropout = (speed_up(adapted(lora_dropout=p), TrainConfig(), pad_id=0) for p in (0.0, 0.1))
+    assert without is not None
+    assert with_dropout is not None
+    shared, apart = without(rows), with_dropout(rows)
     assert shared.input_ids_BS.shape[1] == 20 + 3 * 2
     assert apart.input_ids_BS.shape[1] == 3 * 22
 
 
 def test_a_model_that_needs_padding_gets_it_and_packing_is_refused() -> None:
     model = MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=8))
-    assert speed_up(model, TrainConfig(), pad_id=0)(ROWS).layout is None
+    assert speed_up(model, TrainConfig(), pad_id=0) is None
     with pytest.raises(ConfigError, match=r"train\.packing: .* its attention slides over a window; set it to false"):
         speed_up(model, TrainConfig(packing=True), pad_id=0)
     with pytest.raises(ConfigError, match=r"train\.padding_free: .* slides over a window"):
