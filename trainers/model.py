@@ -44,7 +44,7 @@ def build_trainable(base_model_dir: Path, model: ModelConfig, train: TrainConfig
         return _partly_frozen(base, train)
     if train.gradient_checkpointing:
         base.enable_input_require_grads()
-    return with_adapter(base, train)
+    return _with_adapter(base, train)
 
 
 def load_base_in_4bit(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
@@ -115,7 +115,7 @@ def load_adapter(base: Any, adapter_dir: Path) -> Any:
     return model.to(base.dtype).eval()
 
 
-def with_adapter(base: Any, train: TrainConfig) -> nn.Module:
+def _with_adapter(base: Any, train: TrainConfig) -> nn.Module:
     """A base with new adapters, as the config describes them.
 
     Raises:
