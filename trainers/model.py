@@ -102,8 +102,6 @@ def _partly_frozen(base: nn.Module, train: TrainConfig) -> nn.Module:
             f"train.freeze_layers={train.freeze_layers} and train.freeze_modules={list(train.freeze_modules)} freeze "
             "every weight; freeze less."
         )
-    if train.gradient_checkpointing:
-        base.enable_input_require_grads()  # type: ignore[operator]  # the frozen part's output carries no gradient else
     return base
 
 
