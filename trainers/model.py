@@ -59,7 +59,7 @@ def build_trainable(
         return _partly_frozen(base, train)
     if train.gradient_checkpointing:
         base.enable_input_require_grads()
-    return with_adapter(base, train, "SEQ_CLS" if classes else "CAUSAL_LM")
+    return _with_adapter(base, train, "SEQ_CLS" if classes else "CAUSAL_LM")
 
 
 def load_base_in_4bit(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
@@ -117,8 +117,6 @@ def _partly_frozen(base: nn.Module, train: TrainConfig) -> nn.Module:
             f"train.freeze_layers={train.freeze_layers} and train.freeze_modules={list(train.freeze_modules)} freeze "
             "every weight; freeze less."
         )
-    if train.gradient_checkpointing:
-        base.enable_input_require_grads()  # type: ignore[operator]  # the frozen part's output carries no gradient else
     return base
 
 
@@ -148,7 +146,7 @@ def load_trained(base_model_dir: Path, model: ModelConfig, weights_dir: Path | N
     return loaded if weights_dir is None or whole else load_adapter(loaded, weights_dir / "adapter")
 
 
-def with_adapter(base: Any, train: TrainConfig, task_type: str = "CAUSAL_LM") -> nn.Module:
+def _with_adapter(base: Any, train: TrainConfig, task_type: str = "CAUSAL_LM") -> nn.Module:
     """A base with new adapters, as the config describes them.
 
     Raises:

@@ -41,9 +41,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """How a config asks for each column of the table."""
 
-OFTEN = {("lora", strategy) for strategy in STRATEGIES} | {("full", strategy) for strategy in STRATEGIES}
-OFTEN |= {(method, "fsdp2") for method in SETTINGS}
-"""Cells that every change is tested on; the rest have more patience."""
+OFTEN = {(method, "fsdp2") for method in SETTINGS}
+OFTEN |= {(method, strategy) for method in ("lora", "full") for strategy in ("z2_offload", "z3_offload")}
+OFTEN |= {("full", "ddp"), ("lora", "z3"), ("full", "z2")}
+"""Cells that every change is tested on, beside those of test_training.py; the rest have more patience."""
 
 CELLS = [(m, s) for m in METHODS for s in STRATEGIES if refusal(s, m, "cpu") is None]
 

@@ -110,7 +110,7 @@ class Fsdp2:
             return parts[0]
         like = _sharded(parameter)
         return DTensor.from_local(
-            self._mine(parts).to(self._worker.device),
+            self._mine(parts).clone().to(self._worker.device),  # the file may go
             like.device_mesh,
             like.placements,
             run_check=False,
