@@ -54,6 +54,8 @@ def num_parameters(shapes: Shapes) -> int:
 
 def num_trainable(shapes: Shapes, train: TrainConfig) -> int:
     """Parameters that the method trains: all, or r * (in + out) per adapted layer (Hu et al. 2021)."""
+    if train.classification.freeze_body:
+        return sum(math.prod(shape) for name, shape in shapes.items() if "pooler" in name)  # and the small new head
     if train.method == "full":
         return num_parameters(shapes)
     total = 0
@@ -82,21 +84,22 @@ def estimate(shapes: Shapes, train: TrainConfig, *, sequence_tokens: int) -> Mem
         sequence_tokens: S, the longest sequence of a batch.
     """
     weights, gradients, optimizer = _state_bytes(num_parameters(shapes), num_trainable(shapes, train), train)
-    tokens = train.per_device_train_batch_size * sequence_tokens
+    rows = train.per_device_train_batch_size * (2 if train.objective == "dpo" else 1)  # a pair is two conversations
+    tokens = rows * sequence_tokens
     vocabulary = next((s[0] for name, s in shapes.items() if len(s) == 2 and _is_embedding(name)), 0)
     return MemoryEstimate(
         weights_bytes=weights,
         gradients_bytes=gradients,
         optimizer_bytes=optimizer,
         activations_bytes=tokens * _activation_bytes_per_token(shapes, train),
-        logits_bytes=tokens * vocabulary * LOGIT_BYTES,
+        logits_bytes=0 if train.objective == "classification" else tokens * vocabulary * LOGIT_BYTES,
     )
 
 
 def _state_bytes(parameters: int, trainable: int, train: TrainConfig) -> tuple[int, int, int]:
     """Weights, gradients and optimizer state; ZeRO's parts are divided by N (Rajbhandari et al. 2020)."""
     compute = _compute_bytes(train)
-    frozen = 0 if train.method == "full" else parameters * compute
+    frozen = parameters * compute if train.method == "lora" or train.classification.freeze_body else 0
     stage = int(train.deepspeed.removeprefix("z")) if train.deepspeed else 0
     # Trained weights are float32; with bfloat16 there is a copy to compute with.
     trained = trainable * (FP32_BYTES + (compute if compute == BF16_BYTES else 0))
