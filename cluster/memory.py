@@ -58,6 +58,8 @@ def num_parameters(shapes: Shapes) -> int:
 
 def num_trainable(shapes: Shapes, train: TrainConfig) -> int:
     """Parameters that the method trains: all, or r * (in + out) per adapted layer (Hu et al. 2021)."""
+    if train.classification.freeze_body:
+        return sum(math.prod(shape) for name, shape in shapes.items() if "pooler" in name)  # and the small new head
     if train.method == "full":
         return sum(
             math.prod(shape)
@@ -92,12 +94,13 @@ def estimate(shapes: Shapes, train: TrainConfig, *, sequence_tokens: int) -> Mem
         sequence_tokens: S, the longest sequence of a batch.
     """
     state = _state(shapes, train)
-    tokens = train.per_device_train_batch_size * sequence_tokens
+    rows = train.per_device_train_batch_size * (2 if train.objective == "dpo" else 1)  # a pair is two conversations
+    tokens = rows * sequence_tokens
     vocabulary = next((s[0] for name, s in shapes.items() if len(s) == 2 and _is_embedding(name)), 0)
     return state.model_copy(
         update={
             "activations_bytes": tokens * _activation_bytes_per_token(shapes, train),
-            "logits_bytes": tokens * vocabulary * LOGIT_BYTES,
+            "logits_bytes": 0 if train.objective == "classification" else tokens * vocabulary * LOGIT_BYTES,
         }
     )
 

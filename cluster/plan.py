@@ -69,7 +69,12 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
     if cfg.train.strategy == "auto":
         choice = choose(cfg, have)
         cfg, reason = choice.settled(cfg), choice.reason
-    data = measure(cfg.datasets, max_length=cfg.data.max_length, max_rows=cfg.data.max_train_samples)
+    data = measure(
+        cfg.datasets,
+        max_length=cfg.data.max_length,
+        max_rows=cfg.data.max_train_samples,
+        objective=cfg.train.objective,
+    )
     if data is None:
         notes.append("the training files can't be read from here, so tokens and steps are unknown.")
     parameters = trainable = memory = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from luthier.config.data import DatasetConfig
+from luthier.config.objective import ObjectiveName
 
 # Bytes of UTF-8 per token: English prose under a 50k byte-pair vocabulary lies around 4; rows with names,
 # code or other languages lie lower, and too many tokens is the safer error in a plan.
@@ -18,6 +19,9 @@ BYTES_PER_TOKEN = 3.5
 # Tokens that a chat template adds to a conversation of two or three messages.
 TEMPLATE_TOKENS = 24
 
+# Those that open and close a plain text.
+SPECIAL_TOKENS = 2
+
 
 class DataSize(BaseModel):
     """Rows and roughly how many tokens they make."""
@@ -25,20 +29,30 @@ class DataSize(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int
+    """Sequences to learn from: pieces of plain text, pairs of preferences."""
     tokens: int
     """Estimated tokens of one epoch."""
     longest_row_tokens: int
     """Estimated tokens of the longest row."""
 
 
-def measure(datasets: Iterable[DatasetConfig], *, max_length: int, max_rows: int | None = None) -> DataSize | None:
+def measure(
+    datasets: Iterable[DatasetConfig],
+    *,
+    max_length: int,
+    max_rows: int | None = None,
+    objective: ObjectiveName = "sft",
+) -> DataSize | None:
     """Size of the training splits; None where a file can't be read from here.
 
     Args:
         datasets: The tasks.
         max_length: Longer rows are cut to this many tokens.
         max_rows: Only this many rows are used; None: all.
+        objective: Of plain text, longer rows are divided into several instead; of preferences, a row is two
+            conversations, each estimated as long as both answers together would make it.
     """
+    template = TEMPLATE_TOKENS if objective in ("sft", "dpo") else SPECIAL_TOKENS
     lengths: list[int] = []
     for dataset in datasets:
         frame_bytes = len((dataset.system or "").encode()) + len(dataset.prompt.replace("{text}", "").encode())
@@ -46,11 +60,16 @@ def measure(datasets: Iterable[DatasetConfig], *, max_length: int, max_rows: int
             sizes = _row_bytes(Path(dataset.train).expanduser())
         except (OSError, ValueError, csv.Error, ImportError):
             return None
-        lengths.extend(min(max_length, TEMPLATE_TOKENS + round((frame_bytes + s) / BYTES_PER_TOKEN)) for s in sizes)
+        whole = [template + round((frame_bytes + size) / BYTES_PER_TOKEN) for size in sizes]
+        if objective == "pretraining":
+            lengths.extend(min(max_length, left) for one in whole for left in range(one, 0, 1 - max_length))
+        else:
+            lengths.extend(min(max_length, one) for one in whole)
     if not lengths:
         return None
     rows = min(len(lengths), max_rows or len(lengths))
-    return DataSize(rows=rows, tokens=sum(lengths) * rows // len(lengths), longest_row_tokens=max(lengths))
+    tokens = sum(lengths) * rows // len(lengths) * (2 if objective == "dpo" else 1)
+    return DataSize(rows=rows, tokens=tokens, longest_row_tokens=max(lengths))
 
 
 def _row_bytes(path: Path) -> list[int]:

@@ -42,8 +42,8 @@ PAIR = {"num_workers": 2, "per_device_train_batch_size": 1, "gradient_accumulati
 """Two workers that share out the four rows of each optimizer step."""
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "pretraining": ("decoder", {"objective": "pretraining", "learning_rate": 1e-3}),
-    "dpo": ("decoder", {"objective": "dpo", "learning_rate": 1e-3, "num_train_epochs": 3}),
+    "pretraining": ("decoder", {"objective": "pretraining", "learning_rate": 1e-4}),
+    "dpo": ("decoder", {"objective": "dpo", "learning_rate": 1e-3}),
     "encoder-full": ("encoder", {"objective": "classification", "method": "full", "learning_rate": 1e-3}),
     "encoder-head": (
         "encoder",
@@ -53,7 +53,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "classification": {"freeze_body": True},
             "strategy": "deepspeed",
             "deepspeed": "z2",
-            "learning_rate": 1e-2,
+            "learning_rate": 1e-3,
         },
     ),
     "decoder-lora": ("decoder", {"objective": "classification", "learning_rate": 1e-3}),
@@ -110,7 +110,13 @@ def config_of(files: dict[str, dict[str, str]], bases: dict[str, Path]) -> Confi
         dataset: dict[str, Any] = dict(files["pairs" if case == "dpo" else "labelled"])
         if train["objective"] == "classification":
             dataset["labels"] = SECTIONS
-        settings = {"bf16": False, "per_device_train_batch_size": 4, "lr_scheduler_type": "constant", **train}
+        settings = {
+            "bf16": False,
+            "num_train_epochs": 3,
+            "per_device_train_batch_size": 4,
+            "lr_scheduler_type": "constant",
+            **train,
+        }
         described = {
             "name": "small",
             "offline": True,
@@ -211,8 +217,22 @@ def test_pretraining_divides_long_texts_and_predicts_every_token_once(
         begins = piece.row_id.endswith("#1") or "#" not in piece.row_id
         ids += piece.input_ids if begins else piece.input_ids[1:]
     assert ids == [token for text in texts for token in (*tokenizer(text)["input_ids"], tokenizer.eos_token_id)]
+    assert last_epoch(job) < first_epoch(job)
+
+
+def first_epoch(job: Job) -> float:
+    """Mean loss over the rows of the first epoch."""
+    return _mean([row for row in rows_of(job) if row["epoch"] <= 1], job.objective().unit)
+
+
+def last_epoch(job: Job) -> float:
+    """The same of the last."""
     rows = rows_of(job)
-    assert rows[-1]["loss"] < rows[0]["loss"]
+    return _mean([row for row in rows if row["epoch"] > rows[-1]["epoch"] - 1], job.objective().unit)
+
+
+def _mean(rows: list[Metrics], unit: str) -> float:
+    return sum(row["loss"] * row[unit] for row in rows) / sum(row[unit] for row in rows)
 
 
 def rows_read(job: Job, split: Any) -> list[Row]:
@@ -235,8 +255,7 @@ def test_a_classifier_is_a_plain_transformers_directory(
 ) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    rows = rows_of(jobs[case])
-    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert last_epoch(jobs[case]) < first_epoch(jobs[case])
     directory, manifest = artifacts(case)
     verify(directory, manifest)
     assert manifest.objective == "classification"
@@ -280,3 +299,42 @@ def test_a_classifier_of_more_tokens_than_the_model_reads_is_refused(
     with pytest.raises(ConfigError, match=r"data\.max_length=1024 is above the 512 tokens that the model reads"):
         make_job(longer, bases["encoder"], tmp_path)
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.mark.parametrize("case", ["pretraining", "decoder-lora"])
+def test_the_test_split_is_judged_by_what_the_objective_measures(
+    case: str, jobs: dict[str, Job], bases: dict[str, Path], artifacts: Callable[[str], tuple[Path, Manifest]]
+) -> None:
+    from luthier.preflight import check_judgeable
+    from luthier.reporting import write_judgement
+    from luthier.stages import judge
+    from luthier.view import QuietView
+
+    directory, manifest = artifacts(case)
+    cfg, base = jobs[case].cfg, bases[CASES[case][0]]
+    check_judgeable(cfg)
+    judgement = judge(cfg, base, directory, None, QuietView())
+    scores = judgement.evaluation.variants
+    if case == "pretraining":
+        assert list(scores) == ["base", "tuned"]
+        assert list(scores["tuned"].metrics) == ["perplexity"]
+        assert scores["tuned"].metrics["perplexity"].value < scores["base"].metrics["perplexity"].value
+        gain = judgement.evaluation.differences["tuned-base"]["perplexity"]
+        check = next(check for check in judgement.decision.checks if check.name == "perplexity tuned-base")
+        assert check.figure == pytest.approx(-gain.high)
+    else:
+        assert list(scores) == ["majority", "tuned"]
+        assert set(scores["tuned"].metrics) == {
+            "accuracy",
+            "precision_macro",
+            "recall_macro",
+            "macro_f1",
+            "weighted_f1",
+        }
+        labels = [row.label for row in rows_read(jobs[case], "train")]
+        commonest = min(SECTIONS, key=lambda name: (-labels.count(name), name))
+        assert {one.answer.text for one in judgement.scored["majority"]} == {commonest}
+        assert {one.answer.text for one in judgement.scored["tuned"]} <= set(SECTIONS)
+        assert judgement.decision.metric == "macro_f1"
+    report = write_judgement(jobs[case].workdir, cfg, judgement, manifest, timings={})
+    assert ("majority class" in report.read_text()) == (case == "decoder-lora")

@@ -244,3 +244,26 @@ def test_a_table_shows_notes_as_they_are(model_dir: Path) -> None:
     stream = io.StringIO()
     Console(file=stream, width=200).print(plan_table(made))
     assert "file [/INST] of [x]" in stream.getvalue()
+
+
+def test_a_plan_counts_what_the_objective_learns_from(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"text": "' + "x" * 350 + '", "label": "a"}\n{"text": "short", "label": "b"}\n')
+    datasets = [DatasetConfig(train=str(path))]
+    pieces = measure(datasets, max_length=50, objective="pretraining")
+    rows = measure(datasets, max_length=50, objective="classification")
+    pairs = measure(datasets, max_length=50, objective="dpo")
+    assert pieces is not None and rows is not None and pairs is not None
+    assert (pieces.rows, rows.rows, pairs.rows) == (4, 2, 2)  # about 102 tokens: 50, 49 more, and the rest
+    assert pieces.longest_row_tokens == rows.longest_row_tokens == 50
+    assert pairs.tokens > 2 * rows.tokens * 0.9
+
+
+def test_preferences_need_the_memory_of_two_rows_and_classes_need_no_vocabulary() -> None:
+    shapes: Shapes = {"model.embed_tokens.weight": (1000, 8), "model.layers.0.mlp.up_proj.weight": (16, 8)}
+    sft, dpo, classes = (
+        estimate(shapes, TrainConfig.model_validate({"objective": name}), sequence_tokens=10)
+        for name in ("sft", "dpo", "classification")
+    )
+    assert (dpo.logits_bytes, classes.logits_bytes) == (2 * sft.logits_bytes, 0)
+    assert dpo.activations_bytes == 2 * sft.activations_bytes
