@@ -106,3 +106,37 @@ def test_a_lora_is_trained_and_served_on_a_gpu(
             assert ask(endpoint, on_gpu.name, question, KEY, 4).completion_tokens >= 1
         finally:
             stop(endpoint)
+
+
+@needs_gpu
+def test_rows_laid_out_flat_have_the_losses_that_they_have_alone_by_the_flash_kernel(base_model_dir: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from luthier.trainers.batches import collate, collate_flat
+    from luthier.trainers.flat_attention import why_not_flat
+    from luthier.trainers.loss import SumLoss
+    from luthier.trainers.tokens import IGNORE, Encoded
+
+    device = torch.device("cuda")
+    ids = torch.randint(5, 9000, (4, 60), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [Encoded(str(n), (*ids[0][:20], *row), (*[IGNORE] * 40, *row[20:]), False) for n, row in enumerate(ids)]
+    model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.bfloat16).to(device)
+    with torch.no_grad():
+        expected = [SumLoss(model).row_losses(collate([row], 0).to(device))[0][0] for row in rows]
+        assert why_not_flat(model) is None
+        batch = collate_flat(rows, 0, share=True).to(device)
+        found = [nll for nll, _ in SumLoss(model).row_losses(batch)]
+    assert found == pytest.approx(expected, rel=0.01)
+
+
+def test_the_gpu_benchmark_refuses_a_machine_without_a_gpu() -> None:
+    import subprocess
+    import sys
+
+    if has_gpu():
+        pytest.skip("there is a GPU")
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "train_gpu.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "needs a CUDA GPU" in done.stderr
