@@ -120,7 +120,7 @@ def _run_workers(job: Job) -> None:
             name="checkpoints",  # Ray only takes note of checkpoints that lie in its run directory
             storage_path=str(job.workdir),
             failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=train.max_failures),
-            callbacks=[EndOnLastingFailures(), *_spares(job)],
+            callbacks=[EndOnLastingFailures()],
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(worker_threads(job.cfg))}},
         ),
     )
@@ -133,16 +133,6 @@ def _run_workers(job: Job) -> None:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
         raise unwrap(error) or _failed(error, train) from error
-
-
-def _spares(job: Job) -> list[Any]:
-    """Warm processes to go on in, where the group may be started again."""
-    train = job.cfg.train
-    if not train.warm_spares or not (train.max_failures or train.is_elastic):
-        return []
-    from luthier.trainers.spares import WarmSpares
-
-    return [WarmSpares(job.base_model_dir, train.strategy)]
 
 
 def _worker_main(config: dict[str, Any]) -> None:

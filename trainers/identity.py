@@ -16,7 +16,6 @@ _NOT_IDENTITY = {
     "eval_steps",
     "save_steps",
     "async_save",
-    "warm_spares",
     "elastic_resize_monitor_interval_s",
     "log_samples",
     "hang_timeout_s",

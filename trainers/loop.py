@@ -17,16 +17,15 @@ from luthier.errors import TrainingDiverged
 from luthier.precision import computes_in_bf16
 from luthier.trainers.batches import Batch, StepPlan
 from luthier.trainers.blocks import Block, Rows
-from luthier.trainers.checkpoint import Checkpoint, CheckpointStore
-from luthier.trainers.export import write_weights
+from luthier.trainers.checkpoint import CheckpointStore
 from luthier.trainers.identity import run_identity
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.model import build_trainable
 from luthier.trainers.objectives import Objective, build_objective
 from luthier.trainers.packing import PackedPlan, Plan
-from luthier.trainers.resuming import DIVIDED, dropout_state, resume, seed_dropout
+from luthier.trainers.resuming import DIVIDED, resume, seed_dropout, snapshot
 from luthier.trainers.sample_log import SampleLog
-from luthier.trainers.saving import Report, Saver, Write
+from luthier.trainers.saving import Report, Saver
 from luthier.trainers.speed import Collate, speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
 from luthier.trainers.tokens import Encoded
@@ -162,7 +161,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
             writer.write(metrics)
         saver.check()
         if due:
-            saver.save(step, metrics, partial(_snapshot, strategy, model, worker))
+            saver.save(step, metrics, partial(snapshot, strategy, model, worker))
         if noticed:
             saver.wait()
     saver.wait()
@@ -235,13 +234,3 @@ def _validate(
     *sums, all_items = worker.sum(total, *objective.tally.take(), items)
     names = ("loss", *objective.tally.names)
     return {f"eval_{name}": value / all_items for name, value in zip(names, sums, strict=True)}
-
-
-def _snapshot(strategy: Strategy, model: torch.nn.Module, worker: Worker, checkpoint: Checkpoint) -> list[Write]:
-    """Copies of all that a checkpoint holds, as what writes them."""
-    weights = strategy.trained_weights()
-    write_state = strategy.save_state(checkpoint.state_dir)
-    writes: list[Write | None] = [write_state, dropout_state(checkpoint, worker)]
-    if worker.rank == 0:
-        writes.append(partial(write_weights, model, weights, checkpoint.weights_dir))
-    return [write for write in writes if write is not None]

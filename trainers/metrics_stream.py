@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,14 +58,18 @@ def _whole_rows(text: str) -> Iterator[Metrics]:
 
 
 class MetricsTail:
-    """Calls back with each row that is appended to a metrics file while the block runs."""
+    """Calls back with each row that is appended to a metrics file while the block runs.
+
+    A restarted attempt puts a shorter file in its place; of that, the rows that were told already are not told again.
+    """
 
     def __init__(self, path: Path, on_row: Callable[[Metrics], None], interval_s: float = 0.2) -> None:
         self._path = path
         self._on_row = on_row
         self._interval_s = interval_s
         self._done = threading.Event()
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._inode, self._offset = 0, 0
+        self._told = self._new_lines()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="metrics-tail")
 
     def __enter__(self) -> Self:
@@ -83,14 +88,27 @@ class MetricsTail:
         self._forward()
 
     def _forward(self) -> None:
+        known, inode = self._told, self._inode
+        lines = self._new_lines()
+        if self._inode == inode:
+            self._told = known + lines if lines else known
+            new = lines
+        else:
+            alike = [line == told for line, told in zip(lines, known, strict=False)]
+            self._told, new = lines, lines[alike.index(False) if False in alike else len(alike) :]
+        for line in new:
+            self._on_row(json.loads(line))
+
+    def _new_lines(self) -> list[str]:
+        """Whole lines behind what was read before; of a file that was put in its place, all."""
         if not self._path.exists():
-            return
-        if self._path.stat().st_size < self._offset:  # a restarted attempt rewrote the file
-            self._offset = 0
-        with self._path.open() as stream:
+            return []
+        with self._path.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self._offset = inode, 0
             stream.seek(self._offset)
-            text = stream.read()
-        whole = text[: text.rfind("\n") + 1]
-        self._offset += len(whole.encode())
-        for row in _whole_rows(whole):
-            self._on_row(row)
+            data = stream.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return whole.decode().splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Back to where a checkpoint was taken: weights, optimizer, schedule, and the generators that dropout draws from."""
+"""Copies of all that a checkpoint holds, and the way back to them: weights, optimizer, schedule, and the generators that dropout draws from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from luthier.trainers.checkpoint import Checkpoint
+from luthier.trainers.export import write_weights
 from luthier.trainers.saving import Write
 from luthier.trainers.strategies.base import Strategy, Worker
 
@@ -20,6 +21,16 @@ log = logging.getLogger(__name__)
 
 DIVIDED = {"deepspeed"}
 """Strategies whose optimizer state is divided among the workers in parts that fit no other number of them."""
+
+
+def snapshot(strategy: Strategy, model: nn.Module, worker: Worker, checkpoint: Checkpoint) -> list[Write]:
+    """Copies of all that a checkpoint holds, as what writes them."""
+    weights = strategy.trained_weights()
+    write_state = strategy.save_state(checkpoint.state_dir)
+    writes: list[Write | None] = [write_state, dropout_state(checkpoint, worker)]
+    if worker.rank == 0:
+        writes.append(partial(write_weights, model, weights, checkpoint.weights_dir))
+    return [write for write in writes if write is not None]
 
 
 def resume(

@@ -152,10 +152,6 @@ class TrainConfig(Config):
     max_failures: int = Field(default=0, ge=0)
     """How often a failed worker group is restarted from its last complete checkpoint."""
 
-    warm_spares: bool = True
-    """Where ``max_failures`` is set or ``num_workers`` is a pair: keep a process ready for each worker, so that a failed
-    group is back within seconds. Each takes about half a gigabyte."""
-
     logging_steps: Positive = 1
     """Optimizer steps between metric rows."""
 

@@ -94,3 +94,17 @@ def test_no_rows_give_one_token_without_loss() -> None:
     batch = collate([], pad_id=7)
     assert (batch.input_ids_BS.tolist(), batch.attention_mask_BS.tolist()) == ([[7]], [[1]])
     assert (batch.row_ids, batch.num_loss_tokens) == ((), 0)
+
+
+@pytest.mark.parametrize(("at_work", "splits"), [(1, 1), (2, 1), (3, 1), (4, 1), (4, 2), (3, 4)])
+def test_a_step_sees_the_same_rows_by_fewer_workers_and_in_smaller_micro_batches(at_work: int, splits: int) -> None:
+    lengths = torch.arange(50) % 7 + 1
+    whole = StepPlan(50, 4, 3, 2, 9, lengths)
+    plan = StepPlan(50, 4, 3, 2, 9, lengths, at_work=at_work, splits=splits)
+    assert plan.steps_per_epoch == whole.steps_per_epoch
+    for step in range(2 * plan.steps_per_epoch):
+        parts = [plan.micro_batches(step, rank) for rank in range(at_work)]
+        assert {len(part) for part in parts} == {plan.accumulation}  # all take part in each collective operation
+        assert max(len(micro) for part in parts for micro in part) <= -(-3 // splits)
+        seen = sorted(row for part in parts for micro in part for row in micro)
+        assert seen == sorted(row for rank in range(4) for micro in whole.micro_batches(step, rank) for row in micro)

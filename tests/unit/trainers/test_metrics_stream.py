@@ -75,3 +75,13 @@ def test_the_tail_begins_behind_what_an_earlier_attempt_wrote(tmp_path: Path) ->
     with MetricsTail(tmp_path / FILE_NAME, seen.append, interval_s=0.01):
         write(tmp_path, 1, {"step": 2, "loss": 1.0})
     assert [row["step"] for row in seen] == [2]
+
+
+def test_the_tail_tells_a_row_again_only_where_a_restarted_attempt_made_it_anew(tmp_path: Path) -> None:
+    seen: list[Metrics] = []
+    tail = MetricsTail(tmp_path / FILE_NAME, seen.append, interval_s=60)
+    with tail:
+        for attempt, steps in ((1.0, (1, 2, 3)), (2.0, (3, 4))):
+            write(tmp_path, steps[0] - 1, *({"step": step, "loss": attempt} for step in steps))
+            tail._forward()
+    assert [(row["step"], row["loss"]) for row in seen] == [(1, 1.0), (2, 1.0), (3, 1.0), (3, 2.0), (4, 2.0)]
