@@ -19,22 +19,13 @@ from torch.nn import functional
 _GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
-def fuse_layers(model: nn.Module, *, lora: bool = True) -> int:
-    """Replace the forward passes of plain LoRA layers and of SiLU-gated layers.
-
-    Args:
-        model: Changed in place.
-        lora: Whether LoRA layers are replaced too. ZeRO-3 gathers the weights of a layer's parts when each is called,
-            which the replacement does not do.
-
-    Returns:
-        How many were replaced.
-    """
+def fuse_layers(model: nn.Module) -> int:
+    """Replace the forward passes of plain LoRA layers and of SiLU-gated layers; returns how many."""
     from peft.tuners.lora import Linear as LoraLinear
 
     fused = 0
     for module in model.modules():
-        if lora and type(module) is LoraLinear and _plain_lora(module):
+        if type(module) is LoraLinear and _plain_lora(module):
             module.forward = types.MethodType(_lora_forward, module)  # type: ignore[method-assign]
             fused += 1
         elif _is_gated(module):

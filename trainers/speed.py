@@ -41,7 +41,7 @@ def speed_up(model: nn.Module, train: TrainConfig, pad_id: int) -> Collate | Non
     if train.use_liger_kernel:
         _apply_liger(model)
     if train.fused_layers:
-        fuse_layers(model, lora=not train.strategy_row.startswith("z3"))
+        fuse_layers(model)
     if train.torch_compile:
         _compile(model)
     if not flat:
