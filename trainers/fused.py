@@ -60,22 +60,42 @@ def _is_gated(module: nn.Module) -> bool:
 
 
 def _lora_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    (name,) = layer.lora_A
-    if args or kwargs or layer.disable_adapters or layer.merged or not torch.is_grad_enabled():
+    if args or kwargs or not _usable_lora(layer):
         return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
-    base = layer.get_base_layer()
-    tensors = _computable(x, base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight)
-    out: torch.Tensor = _LoraLinear.apply(*tensors, layer.scaling[name])  # type: ignore[no-untyped-call]
+    tensors = _computable(x, *_lora_weights(layer))
+    out: torch.Tensor = _LoraLinear.apply(*tensors, _scale(layer))  # type: ignore[no-untyped-call]
     return out
 
 
-def _computable(x: torch.Tensor, *others: torch.Tensor | None) -> list[torch.Tensor | None]:
+def _usable_lora(layer: Any) -> bool:
+    """Whether the layer is to use its one adapter, and its weights are here: ZeRO-3 and FSDP2 divide them."""
+    if layer.disable_adapters or layer.merged or not torch.is_grad_enabled():
+        return False
+    return all(weight is None or _whole(weight) for weight in _lora_weights(layer))
+
+
+def _whole(weight: torch.Tensor) -> bool:
+    return type(weight) in (nn.Parameter, torch.Tensor) and not hasattr(weight, "ds_id")
+
+
+def _lora_weights(layer: Any) -> tuple[torch.Tensor | None, ...]:
+    (name,) = layer.lora_A
+    base = layer.get_base_layer()
+    return base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight
+
+
+def _scale(layer: Any) -> float:
+    (name,) = layer.lora_A
+    return float(layer.scaling[name])
+
+
+def _computable(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
     """Tensors in the type that autocast would multiply them in."""
-    device = x.device.type
+    device = next(tensor.device.type for tensor in tensors if tensor is not None)
     if not torch.is_autocast_enabled(device):
-        return [x, *others]
+        return list(tensors)
     compute = torch.get_autocast_dtype(device)
-    return [None if tensor is None else tensor.to(compute) for tensor in (x, *others)]
+    return [None if tensor is None else tensor.to(compute) for tensor in tensors]
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -147,6 +167,12 @@ class _Gated(torch.autograd.Function):
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gate, up = ctx.saved_tensors
-        d_up = functional.silu(gate).mul_(d_out)
-        d_gate = torch.ops.aten.silu_backward(d_out * up, gate)
-        return d_gate, d_up
+        return _gated_gradients(d_out, gate, up, functional.silu(gate))
+
+
+def _gated_gradients(
+    d_out: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, active: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of both factors; ``active`` is silu(gate), and is overwritten."""
+    d_up = active.mul_(d_out)
+    return torch.ops.aten.silu_backward(d_out * up, gate), d_up

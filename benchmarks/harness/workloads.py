@@ -47,7 +47,7 @@ def workload(name: str, cfg: RunConfig) -> Workload:
         dataset = cfg.datasets[0].model_copy(update={"train": str(ROOT / cfg.datasets[0].train)})
         rows, batch_rows, limit = read_rows(dataset, "train"), 8, 128
     else:
-        rows, batch_rows, limit = python_reference(), 4, 768
+        rows, batch_rows, limit = python_reference(), 2, 768
     encoded = [tokenizer.encode(row, max_length=limit, assistant_only_loss=True) for row in rows]
     random.Random(0).shuffle(encoded)
     held_out, train = encoded[:32], [row for row in encoded[32:] if row.num_loss_tokens]

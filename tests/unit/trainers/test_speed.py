@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,3 +141,11 @@ def test_liger_that_is_not_installed_is_named() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_compiled_layers_learn_what_plain_ones_learn() -> None:
     same(learn(adapted(), ROWS, torch_compile=True), learn(adapted(), ROWS))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpu_benchmark_refuses_a_machine_without_a_gpu() -> None:
+    command = [sys.executable, str(Path(__file__).parents[3] / "benchmarks" / "gpu" / "train_gpu.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "needs a CUDA GPU" in done.stderr
