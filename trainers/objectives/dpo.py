@@ -129,23 +129,8 @@ class DpoLoss(SumLoss):
 
     def _answer_logprobs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Per row the summed log-probability of its answer's tokens, in nats, and how many they are."""
-<<<<<<< HEAD
         targets_RK, kept_K = targets_of(batch)
         logits_RKV = self.model(**inputs_of(batch, kept_K)).logits
-=======
-        targets_RS = functional.pad(batch.labels_BS[:, 1:], (0, 1), value=IGNORE)
-        kept_K = (targets_RS != IGNORE).any(dim=0).nonzero().squeeze(1)
-        if kept_K.numel() == 0:
-            kept_K = torch.zeros(1, dtype=torch.long, device=targets_RS.device)
-        logits_RKV: torch.Tensor = self.model(
-            input_ids=batch.input_ids_BS,
-            attention_mask=batch.attention_mask_BS,
-            position_ids=batch.position_ids_BS,
-            logits_to_keep=kept_K,
-            use_cache=False,
-        ).logits
-        targets_RK = targets_RS[:, kept_K]
->>>>>>> objectives
         nll_RK = functional.cross_entropy(
             logits_RKV.float().flatten(0, 1), targets_RK.flatten(), ignore_index=IGNORE, reduction="none"
         ).view_as(targets_RK)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
@@ -27,7 +28,7 @@ def test_an_allocation_that_fails_on_a_cpu_is_named() -> None:
 
 def died(told: str) -> WorkerHealthCheckFailedError:
     """What the controller is given when a worker's process is gone."""
-    return WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorDiedError(told))
+    return WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorDiedError(ActorDiedErrorContext(error_message=told)))
 
 
 def test_a_death_is_a_failure_like_any_other() -> None:
