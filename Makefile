@@ -9,6 +9,9 @@ STAMP := $(VENV)/.installed-$(shell cat $(REQUIREMENTS) requirements/dev.txt pyp
 ARGS ?=
 FAST := not slow and not gpu
 
+# Each process would compile torch and transformers anew, which takes twice as long as all else in their import.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-all check format bench coverage clean
 
