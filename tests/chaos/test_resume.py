@@ -59,7 +59,7 @@ def left_alone(
     ("name", "kills"),
     [
         ("ddp", [(4, kill_one), (10, kill_all)]),
-        ("z2", [(6, kill_one)]),
+        pytest.param("z2", [(6, kill_one)], marks=pytest.mark.slow),
         pytest.param("z2", [(4, kill_all), (9, kill_one)], marks=pytest.mark.slow),
         pytest.param("ddp", [(1, kill_one), (7, kill_one)], marks=pytest.mark.slow),
     ],

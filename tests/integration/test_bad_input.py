@@ -101,9 +101,7 @@ CASES = {
         ["cluster.address=127.0.0.1:1"], ("cluster.address='127.0.0.1:1' is not the cluster at",)
     ),
     "nothing trained": Case([], ("run luthier train first",), verb="evaluate"),
-    "nothing to learn": Case(
-        ["data.max_length=8"], ("4 of 4 rows have no token to learn", "train.jsonl:1"), alone=True
-    ),
+    "nothing to learn": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn", "train.jsonl:1")),
     "nothing to learn, train alone": Case(["data.max_length=8"], ("4 of 4 rows have no token to learn",), verb="train"),
 }
 

@@ -301,7 +301,7 @@ def test_a_classifier_of_more_tokens_than_the_model_reads_is_refused(
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-@pytest.mark.parametrize("case", ["pretraining", "decoder-lora"])
+@pytest.mark.parametrize("case", [pytest.param("pretraining", marks=pytest.mark.slow), "decoder-lora"])
 def test_the_test_split_is_judged_by_what_the_objective_measures(
     case: str, jobs: dict[str, Job], bases: dict[str, Path], artifacts: Callable[[str], tuple[Path, Manifest]]
 ) -> None:

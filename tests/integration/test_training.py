@@ -153,6 +153,7 @@ def lone_runs(
     return find
 
 
+@pytest.mark.slow  # test_strategies.py tries every stage on a narrow model
 @pytest.mark.parametrize("stage", STAGES)
 def test_deepspeed_stages_learn_what_one_worker_learns(
     stage: str, zero_jobs: dict[str, Job], lone_runs: Callable[[str], Path]
@@ -171,6 +172,7 @@ def newest_weights(workdir: Path, name: str) -> Path:
     return max(workdir.glob("checkpoints/step-*")) / "weights" / name
 
 
+@pytest.mark.slow
 def test_deepspeed_trains_alone_in_bfloat16_and_again_in_the_same_process(
     make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ def test_deepspeed_trains_alone_in_bfloat16_and_again_in_the_same_process(
         agree(rows, expected, loss=BF16_LOSS_TOLERANCE, norm=0.05)
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_changes_every_layer_of_the_real_model(
     make_config: MakeConfig, base_model_dir: Path, tmp_path: Path
 ) -> None:

@@ -59,14 +59,21 @@ def test_loss_and_gradient_are_those_of_trl(
 
     objective = Dpo(base_dir, 96, DpoConfig(**settings))
     prompts = [objective.tokenizer.answer_ids(row) for row in ROWS]
-    others = [objective.tokenizer.answer_ids(Row(r.row_id, (*r.prompt, Message("assistant", str(r.rejected))))) for r in ROWS]
+    others = [
+        objective.tokenizer.answer_ids(Row(r.row_id, (*r.prompt, Message("assistant", str(r.rejected))))) for r in ROWS
+    ]
     examples = [
         {"prompt_ids": list(asked), "chosen_ids": list(chosen), "rejected_ids": list(rejected)}
         for (asked, chosen), (_, rejected) in zip(prompts, others, strict=True)
     ]
     config = trl.DPOConfig(
-        output_dir=str(tmp_path), report_to=[], bf16=False, use_cpu=True, gradient_checkpointing=False,
-        beta=objective._settings.beta, loss_type=[objective._settings.loss_type],
+        output_dir=str(tmp_path),
+        report_to=[],
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        beta=objective._settings.beta,
+        loss_type=[objective._settings.loss_type],
     )
     text = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
     tokenizer = AutoTokenizer.from_pretrained(base_dir)

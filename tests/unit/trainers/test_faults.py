@@ -28,7 +28,10 @@ def test_an_allocation_that_fails_on_a_cpu_is_named() -> None:
 
 def died(told: str) -> WorkerHealthCheckFailedError:
     """What the controller is given when a worker's process is gone."""
-    return WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorDiedError(ActorDiedErrorContext(error_message=told)))
+    return WorkerHealthCheckFailedError(
+        "A worker health check failed.",
+        failure=ActorDiedError(ActorDiedErrorContext(error_message=told, actor_id=bytes(16))),
+    )
 
 
 def test_a_death_is_a_failure_like_any_other() -> None:
@@ -64,7 +67,9 @@ def sizes(cfg: RunConfig) -> list[int]:
     return tried
 
 
-@pytest.mark.parametrize(("size", "least", "tried"), [(8, 2, [8, 4, 2]), (8, None, [8]), (7, 1, [7, 4, 2, 1]), (3, 3, [3])])
+@pytest.mark.parametrize(
+    ("size", "least", "tried"), [(8, 2, [8, 4, 2]), (8, None, [8]), (7, 1, [7, 4, 2, 1]), (3, 3, [3])]
+)
 def test_micro_batches_shrink_as_far_as_the_config_allows(
     size: int, least: int | None, tried: list[int], quickstart: RunConfig
 ) -> None:

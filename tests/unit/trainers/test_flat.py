@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
-from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from luthier.rows import Message, Row
 from luthier.trainers.batches import collate, collate_flat
@@ -129,9 +138,7 @@ def test_the_rows_of_a_pack_of_real_rows_have_the_losses_that_they_have_alone(ba
     model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
     turns = [("A mail reader?", "mail"), ("A longer question, about a chess engine?", "games"), ("And sound?", "sound")]
     rows = [
-        tokenizer.encode(
-            Row(q, (Message("user", q), Message("assistant", a))), max_length=99, assistant_only_loss=True
-        )
+        tokenizer.encode(Row(q, (Message("user", q), Message("assistant", a))), max_length=99, assistant_only_loss=True)
         for q, a in turns
     ]
     expected = losses(model, rows)

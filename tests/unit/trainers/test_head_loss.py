@@ -9,7 +9,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from luthier.trainers.batches import collate
 from luthier.trainers.head_loss import Head, linear_cross_entropy
@@ -39,7 +46,9 @@ def test_value_and_gradients_are_those_of_the_plain_loss(chunk_tokens: int, bias
     plain = functional.cross_entropy(functional.linear(hidden, weight, bias_V), targets, reduction="sum")
     ours = linear_cross_entropy(hidden, weight, bias_V, targets, chunk_tokens)
     torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
-    for mine, theirs in zip(torch.autograd.grad(ours * 0.3, inputs), torch.autograd.grad(plain * 0.3, inputs), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(ours * 0.3, inputs), torch.autograd.grad(plain * 0.3, inputs), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -56,7 +65,10 @@ def test_in_bfloat16_it_differs_from_float32_no_more_than_the_plain_loss_does() 
     for find in (ours, plain):
         assert float(find.detach()) == pytest.approx(float(exact.detach()), rel=2e-3)
     error = {
-        name: [float((mine - right).norm()) for mine, right in zip(torch.autograd.grad(loss, (hidden, weight)), expected, strict=True)]
+        name: [
+            float((mine - right).norm())
+            for mine, right in zip(torch.autograd.grad(loss, (hidden, weight)), expected, strict=True)
+        ]
         for name, loss in (("ours", ours), ("plain", plain))
     }
     assert error["ours"] == pytest.approx(error["plain"], rel=0.5)

@@ -71,7 +71,9 @@ def test_a_failed_write_surfaces_at_the_next_step_and_leaves_the_checkpoint_befo
     saver = saver_of(store)
     save(saver, 1, put)
     save(saver, 2, fail)
-    told = r"the checkpoint of step 2 can't be written \(.*No space left on device\); \d+ MiB are free there\..*free some"
+    told = (
+        r"the checkpoint of step 2 can't be written \(.*No space left on device\); \d+ MiB are free there\..*free some"
+    )
     with pytest.raises(OutputError, match=told):
         while True:
             saver.check()

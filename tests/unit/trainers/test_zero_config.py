@@ -20,7 +20,9 @@ def told(deepspeed: Any, *, on_gpu: bool = False, **train: Any) -> dict[str, Any
     return zero_config(settings.model_copy(update={"bf16": True}), hidden_size=64, on_gpu=on_gpu)
 
 
-@pytest.mark.parametrize(("stage", "offload"), [("z0", False), ("z3", False), ("z2_offload", True), ("z3_offload", True)])
+@pytest.mark.parametrize(
+    ("stage", "offload"), [("z0", False), ("z3", False), ("z2_offload", True), ("z3_offload", True)]
+)
 def test_a_named_stage_is_told_with_the_runs_values(stage: str, offload: bool) -> None:
     settings = told(stage, max_grad_norm=0.5, per_device_train_batch_size=3, gradient_accumulation_steps=2)
     assert settings["zero_optimization"]["stage"] == int(stage[1])
