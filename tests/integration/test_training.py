@@ -41,17 +41,6 @@ PAIR = {"num_workers": 2, "per_device_train_batch_size": 1, "gradient_accumulati
 """Two workers that share out the four rows of each optimizer step."""
 
 
-@pytest.fixture(scope="session")
-def shallow_base_dir(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real model's first 2 of 30 layers, for the runs in which the strategy matters and not the model."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    directory = tmp_path_factory.mktemp("shallow") / "model"
-    AutoModelForCausalLM.from_pretrained(base_model_dir, num_hidden_layers=2).save_pretrained(directory)
-    AutoTokenizer.from_pretrained(base_model_dir).save_pretrained(directory)
-    return directory
-
-
 def alone(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> list[Metrics]:
     """Metrics of the same training by one worker in this process, without Ray Train."""
     train_in_process(cfg, base_model_dir=base_model_dir, workdir=workdir, report=lambda row, path: None)

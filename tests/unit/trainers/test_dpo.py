@@ -25,23 +25,12 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def base_dir(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real model's first 2 layers."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    directory = tmp_path_factory.mktemp("dpo") / "base"
-    AutoModelForCausalLM.from_pretrained(base_model_dir, num_hidden_layers=2).save_pretrained(directory)
-    AutoTokenizer.from_pretrained(base_model_dir).save_pretrained(directory)
-    return directory
-
-
 @pytest.fixture
-def policy(base_dir: Path) -> Any:
+def policy(shallow_base_dir: Path) -> Any:
     """The model with an adapter that has moved away from the base."""
     torch.manual_seed(0)
     train = TrainConfig.model_validate({"objective": "dpo", "bf16": False})
-    model: Any = build_trainable(base_dir, ModelConfig(model_name_or_path=str(base_dir)), train)
+    model: Any = build_trainable(shallow_base_dir, ModelConfig(model_name_or_path=str(shallow_base_dir)), train)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
@@ -50,14 +39,14 @@ def policy(base_dir: Path) -> Any:
 
 @pytest.mark.parametrize("settings", [{}, {"beta": 0.4}, {"loss_type": "ipo", "beta": 0.3}], ids=str)
 def test_loss_and_gradient_are_those_of_trl(
-    settings: dict[str, Any], policy: Any, base_dir: Path, tmp_path: Path
+    settings: dict[str, Any], policy: Any, shallow_base_dir: Path, tmp_path: Path
 ) -> None:
     trl = pytest.importorskip("trl")
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    objective = Dpo(base_dir, 96, DpoConfig(**settings))
+    objective = Dpo(shallow_base_dir, 96, DpoConfig(**settings))
     prompts = [objective.tokenizer.answer_ids(row) for row in ROWS]
     others = [
         objective.tokenizer.answer_ids(Row(r.row_id, (*r.prompt, Message("assistant", str(r.rejected))))) for r in ROWS
@@ -76,7 +65,7 @@ def test_loss_and_gradient_are_those_of_trl(
         loss_type=[objective._settings.loss_type],
     )
     text = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
-    tokenizer = AutoTokenizer.from_pretrained(base_dir)
+    tokenizer = AutoTokenizer.from_pretrained(shallow_base_dir)
     loss_module = objective.loss(policy)
     batch = objective.collate([one for row in ROWS for one in objective.encode(row)])
     weight = next(p for name, p in policy.named_parameters() if "lora_B" in name)
@@ -110,27 +99,27 @@ def test_label_smoothing_is_the_loss_with_some_pairs_turned_round() -> None:
     assert float(plain[0]) == pytest.approx(math.log(1 + math.exp(-0.5 * (1.0 - 0.5))))
 
 
-def test_a_pair_is_one_row_and_comes_apart_again(base_dir: Path) -> None:
-    objective = Dpo(base_dir, 96, DpoConfig())
+def test_a_pair_is_one_row_and_comes_apart_again(shallow_base_dir: Path) -> None:
+    objective = Dpo(shallow_base_dir, 96, DpoConfig())
     batch = objective.collate([one for row in ROWS for one in objective.encode(row)])
     assert objective.num_items(batch) == 3 and batch.row_ids == ("r:1", "r:2", "r:3")
     decode = objective.tokenizer.hf.decode
     answers = [decode([t for t in row if t != IGNORE], skip_special_tokens=True) for row in batch.labels_BS.tolist()]
     assert answers == ["net", "math, of course", "mail", "sound", "mail", "games and science"]
-    (cut,) = Dpo(base_dir, 9, DpoConfig()).encode(ROWS[0])
+    (cut,) = Dpo(shallow_base_dir, 9, DpoConfig()).encode(ROWS[0])
     assert cut.truncated and cut.num_loss_tokens == 0
 
 
-def test_a_batch_without_rows_has_no_loss_and_keeps_the_graph(policy: Any, base_dir: Path) -> None:
-    objective = Dpo(base_dir, 96, DpoConfig())
+def test_a_batch_without_rows_has_no_loss_and_keeps_the_graph(policy: Any, shallow_base_dir: Path) -> None:
+    objective = Dpo(shallow_base_dir, 96, DpoConfig())
     empty = objective.collate([])
     loss = objective.loss(policy)(empty)
     loss.backward()
     assert (float(loss), objective.num_items(empty), objective.tally.take()) == (0.0, 0, [0.0] * 4)
 
 
-def test_a_row_without_a_rejected_answer_is_no_pair(base_dir: Path) -> None:
-    objective = Dpo(base_dir, 96, DpoConfig())
+def test_a_row_without_a_rejected_answer_is_no_pair(shallow_base_dir: Path) -> None:
+    objective = Dpo(shallow_base_dir, 96, DpoConfig())
     (alone,) = objective.encode(Row("r:9", ROWS[0].messages))
     with pytest.raises(DataError, match="r:9: holds no two answers"):
         objective.collate([alone])
