@@ -7,6 +7,7 @@ it runs.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -351,7 +352,8 @@ def warm_up(cfg: RunConfig, endpoint: Endpoint, view: View) -> None:
 
 
 def hold(view: View, curl: str) -> None:
-    """Keep the endpoint up until the process is told to stop."""
+    """Keep the endpoint up until the process is told to stop, by Ctrl-C or as service managers do it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     view.note("[bold]live until Ctrl-C[/]; try:")
     view.plain(curl)
     try:
