@@ -1,8 +1,9 @@
 """Checkpoints that are visible only when they are whole.
 
 A checkpoint is a directory ``step-00000120``. Every worker writes its files; when all are done, rank 0 writes
-``checkpoint.json`` with the digest of each (:mod:`luthier.trainers.saving`). A directory without that file, or with a file that differs from its
-digest, is no checkpoint; nor is one of another run (other settings or data) that was made in the same place.
+``checkpoint.json`` with the digest of each (:mod:`luthier.trainers.saving`). A directory without that file, or with a
+file that differs from its digest, is no checkpoint; nor is one of another run (other settings or data) that was made in
+the same place.
 """
 
 from __future__ import annotations

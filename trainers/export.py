@@ -15,7 +15,7 @@ def write_weights(model: Any, weights: dict[str, torch.Tensor], directory: Path)
 
     Args:
         model: The model that was trained; its config and architecture are used, its own weights are not.
-        weights: Trained parameters by name.
+        weights: What :func:`luthier.trainers.strategies.base.weights_to_save` names, whole.
         directory: Where to write.
     """
     from peft import PeftModel
@@ -28,6 +28,5 @@ def write_weights(model: Any, weights: dict[str, torch.Tensor], directory: Path)
             settings.save_pretrained(str(directory / "adapter"))
         (directory / "adapter" / "README.md").unlink(missing_ok=True)
     else:
-        frozen = {name: one.detach().cpu() for name, one in model.named_parameters() if name not in weights}
-        half = {name: weight.to(torch.bfloat16) for name, weight in (frozen | weights).items()}
+        half = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
         model.save_pretrained(directory / "model", state_dict=half)

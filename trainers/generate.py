@@ -60,6 +60,11 @@ class Scored:
     num_tokens: int
 
 
+def dtype_name(dtype: torch.dtype) -> Dtype:
+    """What an answer's record calls the type that a model computed in."""
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
+
+
 class Generator:
     """A model that answers.
 
@@ -82,7 +87,7 @@ class Generator:
         self.tokenizer = ChatTokenizer(base_model_dir)
         self.model: Any = load_trained(base_model_dir, model, weights_dir, dtype).to(device).eval()
         self.device = device
-        self._dtype: Dtype = "bfloat16" if dtype == torch.bfloat16 else "float32"
+        self._dtype = dtype_name(dtype)
         self._common: tuple[tuple[int, ...], Any] = ((), None)
 
     @torch.inference_mode()

@@ -20,7 +20,7 @@ from luthier.config.model import ModelConfig
 from luthier.precision import Dtype
 from luthier.rows import Row
 from luthier.trainers.classifier import load_classifier
-from luthier.trainers.generate import Question, Scored
+from luthier.trainers.generate import Question, Scored, dtype_name
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.model import load_trained
 from luthier.trainers.objectives.base import Tally
@@ -47,7 +47,7 @@ class Classifier:
         self._objective = Classification(weights_dir / "tokenizer", max_length, self.classes)
         self._classify = ClassLoss(loaded, Tally("accuracy"))
         self._device = device
-        self._dtype = _name_of(dtype)
+        self._dtype = dtype_name(dtype)
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], *, max_new_tokens: int, batch_size: int) -> list[Scored]:
@@ -95,7 +95,7 @@ class TextScorer:
         self._objective = Pretraining(base_model_dir, max_length)
         self._model: Any = load_trained(base_model_dir, model, weights_dir, dtype).to(device).eval()
         self._device = device
-        self._dtype = _name_of(dtype)
+        self._dtype = dtype_name(dtype)
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], *, max_new_tokens: int, batch_size: int) -> list[Scored]:
@@ -124,7 +124,3 @@ def majority(train_rows: Sequence[Row], rows: Sequence[Row]) -> list[Scored]:
 
 def _said(row: Row, text: str, dtype: Dtype) -> Answer:
     return Answer(row.row_id, (), (), text, (), (), dtype)
-
-
-def _name_of(dtype: torch.dtype) -> Dtype:
-    return "bfloat16" if dtype == torch.bfloat16 else "float32"
