@@ -21,8 +21,8 @@ from harness.workloads import Workload
 from luthier.config import RunConfig
 from luthier.trainers.base_model import prepare_base
 from luthier.trainers.loop import _step
-from luthier.trainers.loss import SumLoss
 from luthier.trainers.model import build_trainable
+from luthier.trainers.objectives import build_objective
 from luthier.trainers.packing import PackedPlan
 from luthier.trainers.speed import speed_up
 from luthier.trainers.strategies import Worker, build_strategy
@@ -39,8 +39,10 @@ class LuthierSide:
         self._worker = Worker(0, 1, torch.device("cpu"))
         torch.manual_seed(cfg.seed)
         self._model = build_trainable(base_dir, cfg.model, train)
-        self._collate = speed_up(self._model, train, ChatTokenizer(base_dir).pad_id)
-        self._strategy = build_strategy(train, SumLoss(self._model), self._worker, num_steps=1000)
+        self._objective = build_objective(train, cfg.data, base_dir)
+        fast = speed_up(self._model, train, self._objective.tokenizer.pad_id)
+        self._collate = fast or self._objective.collate
+        self._strategy = build_strategy(train, self._objective.loss(self._model), self._worker, num_steps=1000)
         self._parts = iter(_parts(cfg, work))
         self._step = 0
         self._model.train()
@@ -50,7 +52,7 @@ class LuthierSide:
         began = time.perf_counter()
         self._step += 1
         batch = self._collate([self._work.train[number] for number in next(self._parts)])
-        row = _step(self._strategy, [batch], self._worker, self._step)
+        row = _step(self._strategy, self._objective, [batch], self._worker, self._step)
         return {"seconds": time.perf_counter() - began, "loss_tokens": row["loss_tokens"], "tokens": row["tokens"]}
 
     def final(self) -> Measured:
