@@ -12,6 +12,7 @@ from luthier import stages
 from luthier.config import RunConfig, load_config
 from luthier.errors import ConfigError
 from luthier.exporting import export as export
+from luthier.judging import judge
 from luthier.paths import check_writable
 from luthier.pipeline import run as run
 from luthier.preflight import check_judgeable, check_port
@@ -20,8 +21,8 @@ from luthier.rundir import api_key, close_run, newest_artifact, run_directory, s
 from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
+    from luthier.judging import Judgement
     from luthier.registry import ModelVersion
-    from luthier.stages import Judgement
     from luthier.sweep_schema import SweepResult
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult
@@ -160,7 +161,7 @@ def evaluate(target: RunConfig | Target, view: View | None = None, *, promote: b
     incumbent = stages.incumbent_of(cfg, base_model_dir)
     with start(cfg) as session:
         check_resources(cfg, session.resources, ("train",))
-        judgement = stages.judge(cfg, base_model_dir, target.artifact_dir, incumbent, view)
+        judgement = judge(cfg, base_model_dir, target.artifact_dir, incumbent, view)
     target.output.mkdir(parents=True, exist_ok=True)
     manifest, history = load_manifest(target.artifact_dir), _history(target)
     report = write_judgement(target.output, cfg, judgement, manifest, timings=view.timings, history=history)

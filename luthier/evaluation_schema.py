@@ -76,6 +76,16 @@ class VariantScores(_Record):
     """A row for each true label, a column for each answered one and a last one for :data:`OTHER`."""
 
 
+class TaskScores(_Record):
+    """The rows of one dataset among several, by themselves."""
+
+    n: Annotated[int, Field(ge=1)]
+    """Rows."""
+
+    variants: dict[str, dict[str, Interval]]
+    """By variant and metric. Class metrics are over the dataset's own labels."""
+
+
 class Evaluation(_Record):
     """The test split, answered by several variants and scored on the same rows."""
 
@@ -93,6 +103,9 @@ class Evaluation(_Record):
 
     differences: dict[str, dict[str, Interval]]
     """``tuned-base`` and so on: by metric, the first variant's figure minus the second's on the same resamples."""
+
+    tasks: dict[str, TaskScores] = {}
+    """By dataset, where the test rows are of several."""
 
     few_shot_k: Count
     """Solved examples in the few-shot baseline's prompt."""

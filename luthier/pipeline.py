@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from luthier import stages
 from luthier.config import RunConfig
 from luthier.errors import GateRefused
+from luthier.judging import judge
 from luthier.preflight import preflight
 from luthier.reporting import write_evaluation, write_judgement
 from luthier.rundir import api_key, close_run, run_directory
@@ -17,8 +18,8 @@ from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
     from luthier.cluster.session import Session
+    from luthier.judging import Judgement
     from luthier.registry import ModelVersion
-    from luthier.stages import Judgement
     from luthier.sweep_schema import SweepResult
     from luthier.trainers.fit import TrainResult
 
@@ -99,7 +100,7 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
     """Judge and register; the alias moves only once the endpoint has proved to answer as the trainer does."""
     from luthier.serving import stop
 
-    judgement = run.judgement = stages.judge(cfg, base_model_dir, artifact_dir, run.incumbent, run.view)
+    judgement = run.judgement = judge(cfg, base_model_dir, artifact_dir, run.incumbent, run.view)
     write_evaluation(run.workdir, judgement)
     version = stages.register(cfg, artifact_dir, judgement, run.view)
     run.result["version"] = version.ref

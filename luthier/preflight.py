@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
 from luthier.config.judge import rows_for_a_gain
+from luthier.config.sequence import judged_datasets, trainings
 from luthier.errors import ConfigError, DataError
 from luthier.evaluation_schema import CLASS_METRICS
 
@@ -29,10 +30,11 @@ def preflight(cfg: RunConfig) -> None:
 
     if cfg.train.answers_prompts:
         _check_servable(cfg)
-    for dataset in cfg.datasets:
-        for split in SPLITS:
-            if getattr(dataset, split):
-                read_rows(dataset, split, cfg.train.objective)
+    for training in trainings(cfg):
+        for dataset in training.datasets:
+            for split in SPLITS:
+                if getattr(dataset, split):
+                    read_rows(dataset, split, training.train.objective)
     check_judgeable(cfg)
     if cfg.tune is not None:
         from luthier.tuning import check_space
@@ -90,7 +92,7 @@ def class_labels(cfg: RunConfig, rows: Sequence[Row]) -> tuple[str, ...] | None:
 
     Args:
         cfg: Its datasets give their labels; one that lists none has those of its training and test rows.
-        rows: The test rows.
+        rows: The test rows; only the datasets that they are of count.
 
     Returns:
         None where a row has no label, so that answers are compared as text.
@@ -101,7 +103,9 @@ def class_labels(cfg: RunConfig, rows: Sequence[Row]) -> tuple[str, ...] | None:
         from luthier.trainers.files import classes_of
 
         return classes_of(cfg.datasets)
-    return tuple(dict.fromkeys(label for one in cfg.datasets for label in one.labels or _labels_found(one)))
+    names = {row.dataset for row in rows}
+    datasets = [dataset for dataset in judged_datasets(cfg) if dataset.name in names]
+    return tuple(dict.fromkeys(label for one in datasets for label in one.labels or _labels_found(one)))
 
 
 def _labels_found(dataset: DatasetConfig) -> list[str]:

@@ -10,8 +10,8 @@ from luthier.config import RunConfig, dump_yaml
 from luthier.digests import atomic_write_text
 
 if TYPE_CHECKING:
+    from luthier.judging import Judgement
     from luthier.manifest import Manifest
-    from luthier.stages import Judgement
     from luthier.sweep_schema import SweepResult
 
 EVALUATION = "evaluation.json"

@@ -35,7 +35,7 @@ _LOCK = ".lock"
 _MADE_FIRST = {CONFIG, IDENTITY, STRATEGY, API_KEY, _LOCK}
 
 # What shapes the weights; a config that differs in the rest only may judge them.
-_SHAPING = {"name", "seed", "model", "datasets", "data", "train", "tune"}
+_SHAPING = {"name", "seed", "model", "datasets", "data", "train", "stages", "tune"}
 
 
 @contextmanager

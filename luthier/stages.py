@@ -10,44 +10,23 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
 from luthier.errors import ConfigError, GateRefused, RegistryError
-from luthier.preflight import class_labels
 from luthier.rundir import STRATEGY
 from luthier.sweep_schema import SweepResult
 from luthier.view import View
 
 if TYPE_CHECKING:
-    from luthier.evaluation_schema import Evaluation
     from luthier.gate import GateDecision
+    from luthier.judging import Judgement
     from luthier.registry import ModelVersion
-    from luthier.rows import Row
     from luthier.serving import ChatReply, Endpoint, ParityReport
-    from luthier.trainers.answering import Variant
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult
     from luthier.trainers.generate import Scored
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The test split's verdict.
-
-    Attributes:
-        evaluation: Metrics with intervals.
-        decision: What the gate says.
-        scored: Every variant's answers, in the order of ``rows``.
-        rows: The rows that were asked, as plain data for the report.
-    """
-
-    evaluation: Evaluation
-    decision: GateDecision
-    scored: dict[str, list[Scored]]
-    rows: tuple[dict[str, Any], ...]
 
 
 def prepare_model(cfg: RunConfig, view: View) -> Path:
@@ -115,90 +94,23 @@ def sweep(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -> Sw
 
 
 def fine_tune(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -> TrainResult:
-    """Train on Ray Train workers."""
+    """Train on Ray Train workers, stage by stage where the config has stages."""
     from luthier.trainers.fit import train
+    from luthier.trainers.sequence import train_stages
 
     how = f"{cfg.train.method} with {cfg.train.strategy_row}"
     number = cfg.train.num_workers
     workers = f"{number[0]} to {number[1]}" if isinstance(number, tuple) else number
+    place = workdir / "train"
     with view.stage("train", f"Fine-tuning: {how}, {workers} worker(s)"):
-        result = train(cfg, base_model_dir=base_model_dir, workdir=workdir / "train", on_metrics=view.on_train)
+        if cfg.stages:
+            result = train_stages(
+                cfg, base_model_dir=base_model_dir, workdir=place, on_metrics=view.on_train, on_stage=view.plain
+            )
+        else:
+            result = train(cfg, base_model_dir=base_model_dir, workdir=place, on_metrics=view.on_train)
         view.note(f"best checkpoint is of step {result.best_step}")
     return result
-
-
-def judge(
-    cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, incumbent: ModelVersion | None, view: View
-) -> Judgement:
-    """Answer the test split with every variant, score, and ask the gate.
-
-    Args:
-        cfg: The configuration.
-        base_model_dir: The prepared base model.
-        artifact_dir: The candidate.
-        incumbent: Compared too, unless it is the very candidate.
-        view: Shows what happens.
-    """
-    from luthier.gate import decide
-    from luthier.trainers.answering import answer_all, variants_for
-    from luthier.trainers.files import evaluation_rows
-
-    with view.stage("evaluate", "Evaluating on the test split"):
-        rows = evaluation_rows(cfg)
-        variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent))
-        scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
-        evaluation = _score(cfg, variants, scored, rows)
-        decision = decide(evaluation, cfg.gate)
-        view.note(comparison_table(evaluation))
-    facts = tuple({"row_id": row.row_id, "text": row.question, "label": row.answer} for row in rows)
-    return Judgement(evaluation, decision, scored, facts)
-
-
-def _rival(cfg: RunConfig, artifact_dir: Path, incumbent: ModelVersion | None) -> Path | None:
-    """The incumbent's files; None where it has the candidate's content, so that there is nothing to compare."""
-    from luthier.manifest import load_manifest
-    from luthier.registry import Registry
-
-    if incumbent is None or incumbent.manifest.content == load_manifest(artifact_dir).content:
-        return None
-    return Registry(cfg.registry.uri, cfg.registry.alias).fetch(incumbent.ref)
-
-
-def _score(
-    cfg: RunConfig, variants: Sequence[Variant], scored: Mapping[str, list[Scored]], rows: Sequence[Row]
-) -> Evaluation:
-    from luthier.trainers.evaluation import Prediction, score
-
-    predictions = {
-        variant.name: [
-            Prediction(row_id=row.row_id, label=row.label or row.answer, answer=one.answer.text)
-            for row, one in zip(rows, scored[variant.name], strict=True)
-        ]
-        for variant in variants
-    }
-    likely = {name: [(one.nll, one.num_tokens) for one in answers] for name, answers in scored.items()}
-    return score(
-        predictions,
-        class_labels(cfg, rows),
-        confidence=cfg.evaluate.confidence,
-        bootstrap_samples=cfg.evaluate.bootstrap_samples,
-        seed=cfg.seed,
-        few_shot_k=cfg.evaluate.few_shot_k,
-        perplexity=None if cfg.train.objective == "classification" else likely,
-        text_metrics=cfg.train.answers_prompts,
-    )
-
-
-def comparison_table(evaluation: Evaluation) -> Any:
-    """Metrics of every variant with their intervals, for the terminal."""
-    from rich.table import Table
-
-    names = list(evaluation.variants)
-    table = Table("metric", *names, title=f"test split, n = {evaluation.n}")
-    for metric in next(iter(evaluation.variants.values())).metrics:
-        cells = (evaluation.variants[name].metrics[metric] for name in names)
-        table.add_row(metric, *(f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]" for cell in cells))
-    return table
 
 
 def incumbent_of(cfg: RunConfig, base_model_dir: Path) -> ModelVersion | None:

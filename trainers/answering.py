@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from luthier.config.data import DatasetConfig
 from luthier.config.run import RunConfig
+from luthier.config.sequence import judged_datasets
 from luthier.errors import LuthierError, ResourceError
 from luthier.precision import computes_in_bf16
 from luthier.rows import Row, few_shot_messages
@@ -58,7 +59,7 @@ def variants_for(cfg: RunConfig, tuned: Path, incumbent: Path | None) -> tuple[V
         return tuple(Variant(name, place) for name, place in rivals.items() if place or name == "majority")
     variants = [Variant("base")]
     if cfg.evaluate.few_shot_k:
-        shots = {dataset.name: choose_shots(cfg, dataset) for dataset in cfg.datasets}
+        shots = {dataset.name: choose_shots(cfg, dataset) for dataset in judged_datasets(cfg)}
         variants.append(Variant("few_shot", shots=shots))
     variants.append(Variant("tuned", tuned))
     if incumbent is not None:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from luthier.config import config_hash, dump_yaml, with_absolute_paths
-from luthier.manifest import BaseModelRef, Manifest, write_manifest
+from luthier.config import RunConfig, config_hash, dump_yaml, with_absolute_paths
+from luthier.manifest import BaseModelRef, DataFingerprint, Manifest, write_manifest
 from luthier.trainers.base_model import base_digest
 from luthier.trainers.checkpoint import Checkpoint
 from luthier.trainers.classifier import merge_classifier
 from luthier.trainers.loop import Job
 
 
-def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
+def write_artifact(
+    job: Job, best: Checkpoint, artifact_dir: Path, whole: RunConfig | None = None, jobs: Sequence[Job] = ()
+) -> Manifest:
     """Copy the best weights, the tokenizer and the resolved config, and describe them in a manifest written last.
 
     A classifier's adapter is merged into its base: an adapter knows no labels. The directory appears whole or not at all.
+
+    Args:
+        job: What was run.
+        best: Where the weights are.
+        artifact_dir: Where the artifact goes.
+        whole: The run's config, where the job is the last of its stages and the artifact is the run's; None: the job's.
+        jobs: All of the run's stages, of which each names its data; none: the job alone.
     """
+    cfg = whole or job.cfg
     half_made = artifact_dir.with_name(artifact_dir.name + ".partial")
     shutil.rmtree(half_made, ignore_errors=True)
     shutil.copytree(best.weights_dir, half_made)
@@ -28,10 +39,12 @@ def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
         )
         shutil.rmtree(half_made / "adapter")
     objective.tokenizer.hf.save_pretrained(half_made / "tokenizer")
-    (half_made / "config.yaml").write_text(dump_yaml(with_absolute_paths(job.cfg)), encoding="utf-8")
-    prints = {"train": job.train.fingerprints}
-    if job.validation:
-        prints["validation"] = job.validation.fingerprints
+    (half_made / "config.yaml").write_text(dump_yaml(with_absolute_paths(cfg)), encoding="utf-8")
+    prints: dict[str, dict[DataFingerprint, None]] = {}
+    for one in jobs or [job]:
+        for split, block in (("train", one.train), ("validation", one.validation)):
+            if block is not None:
+                prints.setdefault(split, {}).update(dict.fromkeys(block.fingerprints))
     manifest = write_manifest(
         half_made,
         name=job.cfg.name,
@@ -39,10 +52,10 @@ def write_artifact(job: Job, best: Checkpoint, artifact_dir: Path) -> Manifest:
         base_model=BaseModelRef(
             model_name_or_path=job.cfg.model.model_name_or_path, digest=base_digest(job.base_model_dir)
         ),
-        config_hash=config_hash(job.cfg),
+        config_hash=config_hash(cfg),
         lineage_id=job.store().lineage_id(),
         objective=job.cfg.train.objective,
-        data=prints,
+        data={split: tuple(found) for split, found in prints.items()},
         metrics={name: value for name, value in best.metrics.items() if name in ("step", "epoch", "loss", "eval_loss")},
     )
     shutil.rmtree(artifact_dir, ignore_errors=True)

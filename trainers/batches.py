@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from luthier.trainers.flat import Layout, lay_out
+from luthier.trainers.mixture import Mixture
 from luthier.trainers.tokens import IGNORE, Encoded
 
 GROUPED_BATCHES = 50
@@ -70,6 +71,7 @@ class StepPlan:
         at_work: Workers that are there, each of which then runs more micro-steps; None: all. Which rows a step sees
             does not depend on it.
         splits: Into how many micro-steps each is divided, because a whole one did not fit into memory.
+        mixture: What an epoch is made of where tasks have weights; None: every row once.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class StepPlan:
         *,
         at_work: int | None = None,
         splits: int = 1,
+        mixture: Mixture | None = None,
     ) -> None:
         self.num_rows = num_rows
         self.world_size = at_work or world_size
@@ -90,6 +93,7 @@ class StepPlan:
         self._global_batch = world_size * micro_batch * accumulation
         self._seed = seed
         self._lengths_N = lengths_N
+        self._mixture = mixture
         self._kept: tuple[int, torch.Tensor] | None = None
 
     @property
@@ -99,7 +103,7 @@ class StepPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps that see every row once; the last may hold fewer rows."""
+        """Optimizer steps of as many rows as there are; the last may hold fewer."""
         return math.ceil(self.num_rows / self._global_batch)
 
     def micro_batches(self, step: int, rank: int) -> list[list[int]]:
@@ -120,6 +124,8 @@ class StepPlan:
         if self._kept is None or self._kept[0] != epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
             order_N = torch.randperm(self.num_rows, generator=generator)
+            if self._mixture is not None:
+                order_N = self._mixture.epoch(epoch)[order_N]
             if self._lengths_N is not None:
                 order_N = _grouped(order_N, self._lengths_N, self._global_batch, generator)
             self._kept = (epoch, order_N)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from luthier.config.data import DatasetConfig
 from luthier.config.objective import ObjectiveName
 from luthier.config.run import RunConfig
+from luthier.config.sequence import judged_datasets
 from luthier.digests import sha256_file
 from luthier.errors import DataError
 from luthier.manifest import DataFingerprint
@@ -76,7 +77,7 @@ def read_rows(dataset: DatasetConfig, split: Split, objective: ObjectiveName = "
 def evaluation_rows(cfg: RunConfig) -> list[Row]:
     """The test rows that an evaluation is on; of several datasets in turn, so that a limit leaves some of each."""
     objective = cfg.train.objective
-    columns = [read_rows(dataset, "test", objective) for dataset in cfg.datasets if dataset.test]
+    columns = [read_rows(dataset, "test", objective) for dataset in judged_datasets(cfg) if dataset.test]
     rows = [row for group in zip_longest(*columns) for row in group if row is not None]
     return rows[: cfg.evaluate.limit]
 

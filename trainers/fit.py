@@ -15,6 +15,7 @@ from luthier.errors import LuthierError, OutOfMemory, ResourceError, TrainingFai
 from luthier.manifest import Manifest
 from luthier.trainers.artifact import write_artifact
 from luthier.trainers.checkpoint import Checkpoint
+from luthier.trainers.earlier import EarlierTask, Start
 from luthier.trainers.inprocess import make_job, worker_threads
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, MetricsTail, read_metrics
@@ -31,16 +32,21 @@ class TrainResult:
     Attributes:
         artifact_dir: Manifest, weights and tokenizer of the best checkpoint.
         manifest: The same manifest, parsed.
-        best_step: Optimizer step of the best checkpoint.
+        best: The best checkpoint.
         metrics: Every row of the metrics stream.
         job: What was run; its accounts tell what became of the rows.
     """
 
     artifact_dir: Path
     manifest: Manifest
-    best_step: int
+    best: Checkpoint
     metrics: tuple[Metrics, ...]
     job: Job
+
+    @property
+    def best_step(self) -> int:
+        """Optimizer step of the best checkpoint."""
+        return self.best.step
 
 
 def train(
@@ -49,6 +55,8 @@ def train(
     base_model_dir: Path,
     workdir: Path,
     on_metrics: Callable[[Metrics], None] | None = None,
+    start: Start | None = None,
+    earlier: tuple[EarlierTask, ...] = (),
 ) -> TrainResult:
     """Fine-tune on the running Ray cluster.
 
@@ -60,6 +68,8 @@ def train(
         base_model_dir: The pretrained model, prepared.
         workdir: The run's directory, on storage that all workers see.
         on_metrics: Called with each row of the metrics stream as it appears.
+        start: Weights to begin with; None: the base's.
+        earlier: Tasks that stages before this one have taught, validated beside this one's.
 
     Raises:
         TrainingDiverged: The loss became NaN or infinite.
@@ -69,7 +79,7 @@ def train(
         OutputError: A checkpoint could not be written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    job = make_job(cfg, base_model_dir, workdir.resolve())
+    job = make_job(cfg, base_model_dir, workdir.resolve(), start, earlier)
     job.store().newest()  # warns of a damaged checkpoint here, where the user reads it; workers' logs are not shown
     with MetricsTail(job.workdir / FILE_NAME, on_metrics or (lambda row: None)):
         _run_until_it_fits(job)
@@ -78,7 +88,7 @@ def train(
         raise TrainingFailed(f"{workdir}: the run ended without a complete checkpoint.")
     artifact_dir = job.workdir / "artifact"
     manifest = write_artifact(job, best, artifact_dir)
-    return TrainResult(artifact_dir, manifest, best.step, tuple(read_metrics(job.workdir / FILE_NAME)), job)
+    return TrainResult(artifact_dir, manifest, best, tuple(read_metrics(job.workdir / FILE_NAME)), job)
 
 
 def _run_until_it_fits(job: Job) -> None:

@@ -26,7 +26,7 @@ _NOT_IDENTITY = {
 """Settings of ``train`` under which a step is the same step: how many there are, what they run on, what is noted."""
 
 
-def run_identity(cfg: RunConfig, train: Block, validation: Block | None) -> str:
+def run_identity(cfg: RunConfig, train: Block, validation: Block | None, start: str | None = None) -> str:
     """Digest of all that decides what a step of training does.
 
     The names of the tokenised splits are digests of the base model, the source files and the data settings. The length
@@ -36,10 +36,13 @@ def run_identity(cfg: RunConfig, train: Block, validation: Block | None) -> str:
         cfg: The configuration; what comes before or after training (sweep, evaluation, registry, serving) is left out.
         train: Tokenised training rows.
         validation: Tokenised validation rows, or None.
+        start: Digest of the weights that it begins with; None: the base's.
     """
     return sha256_json(
         {
             "seed": cfg.seed,
+            "start": start,
+            "weights": {one.name: one.weight for one in cfg.datasets},
             "model": cfg.model.model_dump(mode="json", exclude={"model_name_or_path", "revision"}),
             "train": cfg.train.model_dump(mode="json", exclude=_NOT_IDENTITY),
             "sampling": cfg.data.model_dump(mode="json", include=SAMPLING),

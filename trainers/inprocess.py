@@ -10,17 +10,33 @@ import torch
 from luthier.config.run import RunConfig
 from luthier.trainers.blocks import prepare_blocks
 from luthier.trainers.checkpoint import Checkpoint
+from luthier.trainers.earlier import EarlierTask, Start
 from luthier.trainers.files import classes_of
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import Metrics
 from luthier.trainers.strategies import Worker
 
 
-def make_job(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> Job:
-    """Tokenise what training needs, or find it in the cache. The test split is not touched."""
+def make_job(
+    cfg: RunConfig,
+    base_model_dir: Path,
+    workdir: Path,
+    start: Start | None = None,
+    earlier: tuple[EarlierTask, ...] = (),
+) -> Job:
+    """Tokenise what training needs, or find it in the cache. The test split is not touched.
+
+    Args:
+        cfg: The configuration.
+        base_model_dir: The pretrained model.
+        workdir: Where checkpoints and metrics go.
+        start: Weights to begin with; None: the base's.
+        earlier: Tasks that stages before this one have taught.
+    """
     blocks = prepare_blocks(cfg.datasets, cfg.data, base_model_dir, ("train", "validation"), cfg.train)
     classes = classes_of(cfg.datasets) if cfg.train.objective == "classification" else ()
-    return Job(cfg, base_model_dir, blocks["train"], blocks.get("validation"), workdir, classes=classes)
+    validation = blocks.get("validation")
+    return Job(cfg, base_model_dir, blocks["train"], validation, workdir, classes=classes, start=start, earlier=earlier)
 
 
 def train_in_process(

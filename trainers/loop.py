@@ -18,17 +18,19 @@ from luthier.precision import computes_in_bf16
 from luthier.trainers.batches import Batch, StepPlan
 from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import CheckpointStore
+from luthier.trainers.earlier import EarlierTask, Start
 from luthier.trainers.identity import run_identity
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
+from luthier.trainers.mixture import Mixture
 from luthier.trainers.model import build_trainable
-from luthier.trainers.objectives import Objective, build_objective
+from luthier.trainers.objectives import Losses, Objective, build_objective
 from luthier.trainers.packing import PackedPlan, Plan
-from luthier.trainers.resuming import DIVIDED, resume, seed_dropout, snapshot
+from luthier.trainers.resuming import DIVIDED, load_weights, resume, seed_dropout, snapshot
 from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver
-from luthier.trainers.speed import Collate, speed_up
+from luthier.trainers.speed import speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
-from luthier.trainers.tokens import Encoded
+from luthier.trainers.validation import Task, Validation
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Job:
         workdir: The run's directory, on storage that all workers see.
         micro_splits: Into how many parts each configured micro-batch is divided, because a whole one did not fit.
         classes: Labels of a classifier, in the order of their indices.
+        start: Weights to begin with; None: the base's.
+        earlier: What stages before this one have taught, to be validated beside the rest.
     """
 
     cfg: RunConfig
@@ -52,6 +56,8 @@ class Job:
     workdir: Path
     micro_splits: int = 1
     classes: tuple[str, ...] = ()
+    start: Start | None = None
+    earlier: tuple[EarlierTask, ...] = ()
 
     @property
     def micro_batch_size(self) -> int:
@@ -74,11 +80,20 @@ class Job:
         """The rows to learn from."""
         return self.train.read().sample(self.cfg.data.max_train_samples, self.cfg.seed)
 
-    def validation_rows(self) -> Sequence[Encoded]:
-        """The rows to validate on, in an order that needs little padding; none where there is no validation split."""
-        if self.validation is None:
-            return ()
-        return self.validation.read().sample(self.cfg.data.max_eval_samples, self.cfg.seed).by_length()
+    def validation_tasks(self, objective: Objective) -> list[Task]:
+        """What the run is validated on; nothing where there is no validation split.
+
+        Args:
+            objective: What the rows to learn from teach.
+        """
+        tasks = []
+        if self.validation is not None:
+            rows = self._drawn(self.validation)
+            tasks = [Task(name, objective, rows.of(name).by_length()) for name in dict.fromkeys(rows.datasets())]
+        return tasks + [one.task(self.base_model_dir, self._drawn(one.validation)) for one in self.earlier]
+
+    def _drawn(self, validation: Block) -> Rows:
+        return validation.read().sample(self.cfg.data.max_eval_samples, self.cfg.seed)
 
     def plan(self, rows: Rows, world_size: int) -> Plan:
         """Which of the rows go where."""
@@ -86,15 +101,19 @@ class Job:
         workers = train.max_workers if train.is_elastic else world_size
         shape = (workers, train.per_device_train_batch_size, train.gradient_accumulation_steps, self.cfg.seed)
         group: dict[str, int] = {"at_work": world_size, "splits": self.micro_splits}
+        weights = {one.name: one.weight for one in self.cfg.datasets if one.weight is not None}
+        tasks = rows.datasets() if weights else []
         if train.packing:
-            return PackedPlan(rows.lengths(), self.cfg.data.max_length, *shape, **group)
+            return PackedPlan(rows.lengths(), self.cfg.data.max_length, *shape, **group, tasks=tasks, weights=weights)
         lengths_N = torch.tensor(rows.lengths()) if train.group_by_length else None
-        return StepPlan(len(rows), *shape, lengths_N, **group)
+        mixture = Mixture(tasks, weights, self.cfg.seed) if weights else None
+        return StepPlan(len(rows), *shape, lengths_N, **group, mixture=mixture)
 
     def store(self) -> CheckpointStore:
         """The run's checkpoints."""
         train = self.cfg.train
-        identity = run_identity(self.cfg, self.train, self.validation)
+        begun_with = self.start.digest if self.start else None
+        identity = run_identity(self.cfg, self.train, self.validation, begun_with)
         return CheckpointStore(
             self.workdir / "checkpoints", train.save_total_limit, train.metric_for_best_model, identity
         )
@@ -115,19 +134,25 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         OutputError: A checkpoint could not be written.
     """
     torch.manual_seed(job.cfg.seed)
-    rows, validation = job.train_rows(), job.validation_rows()
+    rows = job.train_rows()
     plan = job.plan(rows, worker.world_size)
     train = _settled(job, plan, worker)
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
     objective = job.objective()
+    tasks = job.validation_tasks(objective)
     model = build_trainable(job.base_model_dir, job.cfg.model, train, objective.classes)
-    collate = speed_up(model, train, objective.tokenizer.pad_id) or objective.collate
+    if job.start is not None:
+        load_weights(model, job.start.weights_dir)
+    flat = speed_up(model, train, objective.tokenizer.pad_id)
+    collate = flat or objective.collate
+    losses = Losses(model, objective, *(task.objective for task in tasks if task.is_earlier))
     store = job.store()
     newest = store.agreed_newest(worker)
-    build = partial(build_strategy, train, objective.loss(model), worker, num_steps)
+    build = partial(build_strategy, train, losses, worker, num_steps)
     strategy = resume(newest, model, build, worker, divided=train.strategy in DIVIDED)
     seed_dropout(newest, worker, job.cfg.seed)
     first_step = newest.step if newest else 0
+    validation = Validation(tasks, strategy, model, losses, flat, worker, train.per_device_train_batch_size)
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
     samples = SampleLog(job.workdir, worker, first_step) if train.log_samples else None
     saver = Saver(store, worker, report, in_background=train.async_save)
@@ -153,10 +178,8 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         leaving = leaving or noticed
         judged = step % eval_every == 0 or step == num_steps
         due = step % save_every == 0 or step == num_steps or noticed
-        if judged and validation:
-            metrics |= _validate(
-                strategy, model, objective, collate, validation, worker, train.per_device_train_batch_size
-            )
+        if judged and tasks:
+            metrics |= validation.measure()
         if writer and (judged or due or step % train.logging_steps == 0):
             writer.write(metrics)
         saver.check()
@@ -208,29 +231,3 @@ def _step(strategy: Strategy, objective: Objective, batches: Sequence[Batch], wo
         raise TrainingDiverged(f"step {step}: the gradient's norm is {grad_norm}; lower train.learning_rate.")
     measured = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, objective.unit: items}
     return measured | dict(zip(objective.tally.names, figures, strict=True))
-
-
-@torch.no_grad()
-def _validate(
-    strategy: Strategy,
-    model: torch.nn.Module,
-    objective: Objective,
-    collate: Collate,
-    rows: Sequence[Encoded],
-    worker: Worker,
-    batch_size: int,
-) -> Metrics:
-    """Token-weighted mean loss over all validation rows, each seen by one worker; and what else it measures."""
-    model.eval()
-    total, items = 0.0, 0
-    # ZeRO-3 gathers weights in every forward pass, so all workers must run equally many.
-    per_worker = math.ceil(len(rows) / worker.world_size)
-    mine = rows[worker.rank :: worker.world_size]
-    for start in range(0, per_worker, batch_size):
-        batch = collate(mine[start : start + batch_size]).to(worker.device)
-        total += float(strategy.loss(batch))
-        items += objective.num_items(batch)
-    model.train()
-    *sums, all_items = worker.sum(total, *objective.tally.take(), items)
-    names = ("loss", *objective.tally.names)
-    return {f"eval_{name}": value / all_items for name, value in zip(names, sums, strict=True)}

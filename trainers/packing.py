@@ -6,12 +6,13 @@ The packs of a split are made once, from all lengths; which packs meet at a step
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 
 from luthier.trainers.batches import StepPlan
+from luthier.trainers.mixture import Mixture
 
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -57,7 +58,7 @@ class Plan(Protocol):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps that see every row once."""
+        """Optimizer steps of one epoch."""
         ...
 
     def micro_batches(self, step: int, rank: int) -> list[list[int]]:
@@ -77,6 +78,8 @@ class PackedPlan:
         seed: Seed of the shuffle.
         at_work: See :class:`StepPlan`.
         splits: See :class:`StepPlan`.
+        tasks: The task of each row, where tasks have weights; a pack then holds rows of one task.
+        weights: Of each task; the shares are of packs.
     """
 
     def __init__(
@@ -90,14 +93,16 @@ class PackedPlan:
         *,
         at_work: int | None = None,
         splits: int = 1,
+        tasks: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         # Rows of equal length are put together by chance, not by their place in the file.
         order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed)).tolist()
-        bins = best_fit_decreasing([lengths[row] for row in order], max_length)
-        self.packs = [[order[place] for place in places] for places in bins]
-        self._plan = StepPlan(
-            len(self.packs), world_size, micro_batch, accumulation, seed, at_work=at_work, splits=splits
-        )
+        groups = [[row for row in order if tasks[row] == name] for name in weights] if weights else [order]
+        self.packs = [pack for rows in groups for pack in _packs(rows, lengths, max_length)]
+        mixture = Mixture([tasks[pack[0]] for pack in self.packs], weights, seed) if weights else None
+        shape = (world_size, micro_batch, accumulation, seed)
+        self._plan = StepPlan(len(self.packs), *shape, at_work=at_work, splits=splits, mixture=mixture)
 
     @property
     def accumulation(self) -> int:
@@ -113,3 +118,8 @@ class PackedPlan:
         """See :class:`Plan`."""
         parts = self._plan.micro_batches(step, rank)
         return [[row for pack in part for row in self.packs[pack]] for part in parts]
+
+
+def _packs(rows: Sequence[int], lengths: Sequence[int], max_length: int) -> list[list[int]]:
+    bins = best_fit_decreasing([lengths[row] for row in rows], max_length)
+    return [[rows[place] for place in places] for places in bins]

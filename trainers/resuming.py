@@ -50,7 +50,7 @@ def resume(
         return build()
     if divided and checkpoint.world_size != worker.world_size:
         _tell_of_loss(checkpoint, worker)
-        _load_weights(model, checkpoint.weights_dir)
+        load_weights(model, checkpoint.weights_dir)
         strategy = build()
         divided_strategy: Any = strategy
         divided_strategy.start_at(checkpoint.step)
@@ -95,7 +95,7 @@ def _tell_of_loss(checkpoint: Checkpoint, worker: Worker) -> None:
         )
 
 
-def _load_weights(model: nn.Module, weights_dir: Path) -> None:
+def load_weights(model: nn.Module, weights_dir: Path) -> None:
     """The deployable weights back into the model that they were taken from."""
     from peft import PeftModel, set_peft_model_state_dict
 

@@ -34,6 +34,10 @@ class DatasetConfig(Config):
     prompt: str = "{text}"
     """Question made of a text/label row; ``{text}`` stands for the text."""
 
+    weight: float | None = Field(default=None, gt=0.0)
+    """Share of the rows (with ``train.packing``, of the packs) of training that are this task's, relative to the other
+    datasets' weights; some rows then come oftener than once an epoch, others less often. None: every row once."""
+
     labels: tuple[str, ...] | None = None
     """The allowed labels; a row with another is refused. None: every label found in the training rows."""
 

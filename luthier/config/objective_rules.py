@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from luthier.config.sequence import judged_datasets
+
 if TYPE_CHECKING:
     from luthier.config.run import RunConfig
 
@@ -71,7 +73,7 @@ def check(cfg: RunConfig) -> None:
 def _check_datasets(cfg: RunConfig) -> None:
     if cfg.train.answers_prompts:
         return
-    for dataset in cfg.datasets:
+    for dataset in judged_datasets(cfg):
         for name in ("system", "prompt"):
             if getattr(dataset, name) != type(dataset).model_fields[name].default:
                 raise ValueError(

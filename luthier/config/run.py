@@ -6,12 +6,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from luthier.config import objective_rules
+from luthier.config import objective_rules, sequence
 from luthier.config.base import Config
 from luthier.config.data import DataConfig, DatasetConfig
 from luthier.config.deploy import ClusterConfig, RegistryConfig, ServeConfig
 from luthier.config.judge import EvaluateConfig, GateConfig, rows_for_a_gain
 from luthier.config.model import ModelConfig
+from luthier.config.stage import StageConfig
 from luthier.config.train import TrainConfig
 from luthier.config.tune import TuneConfig
 
@@ -42,6 +43,9 @@ class RunConfig(Config):
 
     train: TrainConfig = TrainConfig()
     """Fine-tuning."""
+
+    stages: tuple[StageConfig, ...] = ()
+    """Trainings one after the other, each from the weights of the one before it; none: one training on all datasets."""
 
     tune: TuneConfig | None = None
     """Sweep before fine-tuning; None: none."""
@@ -118,4 +122,18 @@ class RunConfig(Config):
         names = [d.name for d in self.datasets]
         if len(set(names)) != len(names):
             raise ValueError(f"datasets[].name must be distinct; got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _all_weighted_or_none(self) -> RunConfig:
+        bare = [d.name for d in self.datasets if d.weight is None]
+        if bare and len(bare) < len(self.datasets):
+            raise ValueError(
+                f"datasets[].weight is set for some datasets and not for {bare[0]!r}; give it to all or none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> RunConfig:
+        sequence.check(self)
         return self

@@ -305,9 +305,9 @@ def test_a_classifier_of_more_tokens_than_the_model_reads_is_refused(
 def test_the_test_split_is_judged_by_what_the_objective_measures(
     case: str, jobs: dict[str, Job], bases: dict[str, Path], artifacts: Callable[[str], tuple[Path, Manifest]]
 ) -> None:
+    from luthier.judging import judge
     from luthier.preflight import check_judgeable
     from luthier.reporting import write_judgement
-    from luthier.stages import judge
     from luthier.view import QuietView
 
     directory, manifest = artifacts(case)

@@ -11,9 +11,9 @@ from luthier import stages
 from luthier.config import RunConfig, apply_overrides
 from luthier.errors import GateRefused, RegistryError
 from luthier.gate import decide
+from luthier.judging import Judgement
 from luthier.promotion import check_promotion
 from luthier.registry import ModelVersion, Registry
-from luthier.stages import Judgement
 from luthier.view import QuietView
 from tests.unit.artifacts import make_artifact, make_evaluation
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from luthier.trainers.objectives.base import Objective, Tally, build_objective
+from luthier.trainers.objectives.losses import Losses
 
-__all__ = ["Objective", "Tally", "build_objective"]
+__all__ = ["Losses", "Objective", "Tally", "build_objective"]

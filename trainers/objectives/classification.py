@@ -39,6 +39,7 @@ class Classification:
     """
 
     unit = "rows"
+    learns_tokens = False
 
     def __init__(self, base_model_dir: Path, max_length: int, classes: tuple[str, ...]) -> None:
         self._base_model_dir = base_model_dir

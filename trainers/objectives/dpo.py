@@ -39,6 +39,7 @@ class Dpo:
     """
 
     unit = "pairs"
+    learns_tokens = False
     classes: tuple[str, ...] = ()
 
     def __init__(self, base_model_dir: Path, max_length: int, settings: DpoConfig) -> None:

@@ -28,6 +28,7 @@ class Pretraining:
     """
 
     unit = "loss_tokens"
+    learns_tokens = True
     classes: tuple[str, ...] = ()
 
     def __init__(self, base_model_dir: Path, max_length: int) -> None:

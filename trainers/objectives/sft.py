@@ -25,6 +25,7 @@ class Sft:
     """
 
     unit = "loss_tokens"
+    learns_tokens = True
     classes: tuple[str, ...] = ()
 
     def __init__(self, base_model_dir: Path, max_length: int, assistant_only_loss: bool) -> None:
