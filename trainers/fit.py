@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class TrainResult:
     best_step: int
     metrics: tuple[Metrics, ...]
     job: Job
+
+    def rows(self) -> dict[str, Any]:
+        """What became of the training split's rows, and how many were learned from, repeats over epochs included."""
+        return {**asdict(self.job.train.account), "seen": int(self.metrics[-1]["rows_seen"])}
 
 
 def train(

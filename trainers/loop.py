@@ -26,6 +26,7 @@ from luthier.trainers.packing import PackedPlan, Plan
 from luthier.trainers.resuming import DIVIDED, resume, seed_dropout, snapshot
 from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver
+from luthier.trainers.seen import rows_seen
 from luthier.trainers.speed import Collate, speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
 from luthier.trainers.tokens import Encoded
@@ -128,6 +129,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     strategy = resume(newest, model, build, worker, divided=train.strategy in DIVIDED)
     seed_dropout(newest, worker, job.cfg.seed)
     first_step = newest.step if newest else 0
+    seen = rows_seen(plan, first_step, worker.world_size)
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
     samples = SampleLog(job.workdir, worker, first_step) if train.log_samples else None
     saver = Saver(store, worker, report, in_background=train.async_save)
@@ -140,10 +142,12 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         batches = [collate([rows[i] for i in part]) for part in plan.micro_batches(step - 1, worker.rank)]
         metrics = _step(strategy, objective, [batch.to(worker.device) for batch in batches], worker, step)
         elapsed_s = time.monotonic() - began
+        seen += int(metrics["rows"])
         metrics |= {
             "step": step,
             "num_steps": num_steps,
             "epoch": step / plan.steps_per_epoch,
+            "rows_seen": seen,
             "tokens_per_s": metrics["tokens"] / elapsed_s,
             f"{objective.unit}_per_s": metrics[objective.unit] / elapsed_s,
         }
@@ -194,8 +198,10 @@ def _step(strategy: Strategy, objective: Objective, batches: Sequence[Batch], wo
     micro-batches: the mean over tokens, however unevenly the rows' lengths fall.
     """
     rate = strategy.learning_rate()
-    tokens, items = worker.sum(
-        sum(batch.num_tokens for batch in batches), sum(objective.num_items(batch) for batch in batches)
+    tokens, rows, items = worker.sum(
+        sum(batch.num_tokens for batch in batches),
+        sum(len(batch.row_ids) for batch in batches),
+        sum(objective.num_items(batch) for batch in batches),
     )
     total = torch.zeros((), device=worker.device)
     for number, batch in enumerate(batches, start=1):
@@ -206,7 +212,8 @@ def _step(strategy: Strategy, objective: Objective, batches: Sequence[Batch], wo
     grad_norm = strategy.step()
     if not math.isfinite(grad_norm):
         raise TrainingDiverged(f"step {step}: the gradient's norm is {grad_norm}; lower train.learning_rate.")
-    measured = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, objective.unit: items}
+    measured = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, "rows": rows}
+    measured[objective.unit] = items
     return measured | dict(zip(objective.tally.names, figures, strict=True))
 
 

@@ -14,7 +14,7 @@ _PARQUET_ROWS = 256
 """Rows of a Parquet file that are held at once. pyarrow's own 65,536 are as much as a file of long documents."""
 
 _PARQUET_BUFFER_BYTES = 1 << 20
-"""Without a buffer pyarrow reads a column of a whole row group, which is all of a file that has but one."""
+"""Of a column. Without it, and with ``pre_buffer``, pyarrow reads a whole row group, which may be all of the file."""
 
 
 def records(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -86,7 +86,7 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, buffer_size=_PARQUET_BUFFER_BYTES) as file:
+        with pq.ParquetFile(path, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False) as file:
             batches = file.iter_batches(batch_size=_PARQUET_ROWS)
             yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
     except pa.ArrowInvalid as error:

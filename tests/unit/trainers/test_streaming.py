@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from luthier.config.data import DatasetConfig
-from luthier.trainers import tokenise
+from luthier.trainers import records, tokenise
 from luthier.trainers.tokenise import Source, row_tables
+from tests.memory import peak_bytes
 
-FEW, MANY = 2_000, 16_000
-"""Rows of some 430 bytes as JSON: one block and seven."""
+FEW, MANY = 400, 3_200
+"""Rows of some 600 bytes as JSON: four blocks and 32, as they are here."""
+
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of which a small file has many."""
+    monkeypatch.setattr(tokenise, "BLOCK_BYTES", 65_536)
+    monkeypatch.setattr(records, "_PARQUET_BUFFER_BYTES", 16_384)
+
 
 Stream = Callable[[Source], Iterable[pa.Table]]
 
@@ -28,33 +38,30 @@ def record(number: int) -> dict[str, Any]:
 
 
 def write(path: Path, count: int) -> None:
-    records = [record(number) for number in range(count)]
+    rows = [record(number) for number in range(count)]
     if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(records), path)  # one row group
+        table = pa.Table.from_pylist(rows)
+        pages: dict[str, int] = {"data_page_size": 16_384, "write_batch_size": 64}
+        pq.write_table(table, path, compression="none", use_dictionary=False, **pages)  # one row group
     elif path.suffix == ".csv":
         with path.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, ["prompt", "completion"])
             writer.writeheader()
-            writer.writerows(records)
+            writer.writerows(rows)
     else:
-        path.write_text("".join(json.dumps(one) + "\n" for one in records))
+        path.write_text("".join(json.dumps(one) + "\n" for one in rows))
 
 
-def peak_bytes(read: Stream, suffix: str, count: int, directory: Path) -> int:
-    """The most that Python and Arrow held at a time while all tables of a file were read."""
+def peak_of(read: Stream, suffix: str, count: int, directory: Path) -> int:
+    """The most bytes held at a time while all tables of a file are read."""
     path = directory / f"{count}{suffix}"
     write(path, count)
     source = Source(DatasetConfig(train=str(path)), "train", "sft", Path())
-    rows = arrow_bytes = 0
-    before = pa.total_allocated_bytes()
-    tracemalloc.start()
-    for table in read(source):
-        rows += table.num_rows
-        arrow_bytes = max(arrow_bytes, pa.total_allocated_bytes() - before)
-    python_bytes = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert rows == count
-    return python_bytes + arrow_bytes
+
+    def read_all() -> None:
+        assert sum(table.num_rows for table in read(source)) == count
+
+    return peak_bytes(read_all)
 
 
 def hold_all(source: Source) -> Iterator[pa.Table]:
@@ -64,12 +71,12 @@ def hold_all(source: Source) -> Iterator[pa.Table]:
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_a_file_eight_times_as_long_takes_no_more_memory(suffix: str, tmp_path: Path) -> None:
-    few, many = (peak_bytes(row_tables, suffix, count, tmp_path) for count in (FEW, MANY))
-    assert many < 2 * few
+    few, many = (peak_of(row_tables, suffix, count, tmp_path) for count in (FEW, MANY))
+    assert many < 2 * few, (few, many)
 
 
 def test_control_a_reader_that_holds_all_rows_takes_more_for_more(tmp_path: Path) -> None:
-    few, many = (peak_bytes(hold_all, ".jsonl", count, tmp_path) for count in (FEW, MANY))
+    few, many = (peak_of(hold_all, ".jsonl", count, tmp_path) for count in (FEW, MANY))
     assert many > 3 * few
 
 
