@@ -110,7 +110,7 @@ def measure(method: str, rounds: int, num_steps: int) -> dict[str, Any]:
 def some_batch(cfg: RunConfig) -> Batch:
     """Rows of one length with loss on every token."""
     ids = torch.randint(100, 1_000, (cfg.train.per_device_train_batch_size, LENGTH_TOKENS))
-    rows = [Encoded(str(number), tuple(row), tuple(row), False) for number, row in enumerate(ids.tolist())]
+    rows = [Encoded(str(number), tuple(row), tuple(row)) for number, row in enumerate(ids.tolist())]
     return collate(rows, 0)
 
 

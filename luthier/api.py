@@ -61,6 +61,7 @@ def train_facts(result: TrainResult) -> dict[str, Any]:
         "best_step": result.best_step,
         "metrics": result.manifest.metrics,
         "lineage_id": result.manifest.lineage_id,
+        "rows": result.rows(),
     }
 
 

@@ -149,6 +149,7 @@ def _finish(cfg: RunConfig, run: _Run, *, status: str) -> None:
         "status": status,
         "report": str(report),
         "metrics": _headline(run.judgement),
+        "rows": run.trained.rows(),
         "parity": run.parity,
         "endpoint": run.endpoint,
         "timings_s": {name: round(seconds, 2) for name, seconds in run.view.timings.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from luthier.evaluation_schema import CLASS_METRICS
 if TYPE_CHECKING:
     from luthier.config.data import DatasetConfig
     from luthier.rows import Row
+    from luthier.trainers.files import Split
 
 
 def preflight(cfg: RunConfig) -> None:
@@ -26,15 +28,13 @@ def preflight(cfg: RunConfig) -> None:
         OutputError: The registry can't be written.
     """
     from luthier.registry import Registry
-    from luthier.trainers.files import SPLITS, read_rows
+    from luthier.trainers.files import SPLITS, iter_split
 
     if cfg.train.answers_prompts:
         _check_servable(cfg)
     for training in trainings(cfg):
-        for dataset in training.datasets:
-            for split in SPLITS:
-                if getattr(dataset, split):
-                    read_rows(dataset, split, training.train.objective)
+        for split in SPLITS:
+            deque(iter_split(training.datasets, split, training.train.objective), maxlen=0)  # reads all, and keeps none
     check_judgeable(cfg)
     if cfg.tune is not None:
         from luthier.tuning import check_space
@@ -109,9 +109,10 @@ def class_labels(cfg: RunConfig, rows: Sequence[Row]) -> tuple[str, ...] | None:
 
 
 def _labels_found(dataset: DatasetConfig) -> list[str]:
-    from luthier.trainers.files import read_rows
+    from luthier.trainers.files import iter_split
 
-    rows = [*read_rows(dataset, "train"), *(read_rows(dataset, "test") if dataset.test else ())]
+    splits: tuple[Split, ...] = ("train", "test")
+    rows = (row for split in splits for row in iter_split([dataset], split))
     return sorted({row.label for row in rows if row.label is not None})
 
 

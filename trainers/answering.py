@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ from luthier.config.sequence import judged_datasets
 from luthier.errors import LuthierError, ResourceError
 from luthier.precision import computes_in_bf16
 from luthier.rows import Row, few_shot_messages
-from luthier.trainers.files import read_rows, read_split
+from luthier.trainers.files import iter_rows, iter_split
 from luthier.trainers.generate import Generator, Question, Scored
 from luthier.trainers.inprocess import worker_threads
 from luthier.trainers.remote_errors import unwrap
@@ -69,13 +71,17 @@ def variants_for(cfg: RunConfig, tuned: Path, incumbent: Path | None) -> tuple[V
 
 def choose_shots(cfg: RunConfig, dataset: DatasetConfig) -> tuple[Row, ...]:
     """``few_shot_k`` of the dataset's training rows, of different labels as far as there are; the seed decides which."""
-    rows = read_rows(dataset, "train", cfg.train.objective)
-    random.Random(cfg.seed).shuffle(rows)
-    first_of_label = {row.label: row for row in reversed(rows)} if rows[0].label is not None else {}
-    chosen = list(first_of_label.values())[: cfg.evaluate.few_shot_k]
-    taken = {row.row_id for row in chosen}
-    rest = [row for row in rows if row.row_id not in taken]
-    return tuple((chosen + rest)[: cfg.evaluate.few_shot_k])
+    # Of the rows, only labels and places are kept: the file may be larger than memory. So it is read twice.
+    labels = [row.label and sys.intern(row.label) for row in iter_rows(dataset, "train", cfg.train.objective)]
+    places = list(range(len(labels)))
+    random.Random(cfg.seed).shuffle(places)
+    first_of_label = {labels[place]: place for place in reversed(places)} if labels[places[0]] is not None else {}
+    taken = list(first_of_label.values())[: cfg.evaluate.few_shot_k]
+    rest = (place for place in places if place not in taken)
+    chosen = [*taken, *islice(rest, cfg.evaluate.few_shot_k - len(taken))]
+    rows = enumerate(iter_rows(dataset, "train", cfg.train.objective))
+    found = {place: row for place, row in rows if place in chosen}
+    return tuple(found[place] for place in chosen)
 
 
 def answer_all(
@@ -107,8 +113,8 @@ def answer_all(
             ray.kill(handle)
 
 
-def _train_rows(cfg: RunConfig) -> list[Row]:
-    return read_split(cfg.datasets, "train", cfg.train.objective)
+def _train_rows(cfg: RunConfig) -> Iterator[Row]:
+    return iter_split(cfg.datasets, "train", cfg.train.objective)
 
 
 def _start_workers(cfg: RunConfig, base_model_dir: Path, at_most: int) -> list[Any]:

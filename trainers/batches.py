@@ -171,9 +171,7 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
 def collate_flat(rows: Sequence[Encoded], pad_id: int, *, share: bool) -> Batch:
     """Lay rows out flat; see :func:`luthier.trainers.flat.lay_out`. No rows at all give one token without loss."""
     if not rows:
-        return replace(
-            collate(rows, pad_id), layout=lay_out([Encoded("", (pad_id,), (IGNORE,), False)], share=False).layout
-        )
+        return replace(collate(rows, pad_id), layout=lay_out([Encoded("", (pad_id,), (IGNORE,))], share=False).layout)
     flat = lay_out(rows, share=share)
     input_ids_BS, position_ids_BS, labels_BS = (
         torch.tensor([values]) for values in (flat.input_ids, flat.position_ids, flat.labels)

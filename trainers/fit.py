@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class TrainResult:
         best: The best checkpoint.
         metrics: Every row of the metrics stream.
         job: What was run; its accounts tell what became of the rows.
+        stages: The result of each stage by its name, where the run has stages.
     """
 
     artifact_dir: Path
@@ -42,11 +43,19 @@ class TrainResult:
     best: Checkpoint
     metrics: tuple[Metrics, ...]
     job: Job
+    stages: Mapping[str, TrainResult] = field(default_factory=dict)
 
     @property
     def best_step(self) -> int:
         """Optimizer step of the best checkpoint."""
         return self.best.step
+
+    def rows(self) -> dict[str, Any]:
+        """What became of the training split's rows, and how many were learned from, repeats over epochs included; of a run
+        with stages, by stage."""
+        if self.stages:
+            return {name: result.rows() for name, result in self.stages.items()}
+        return {**asdict(self.job.train.account), "seen": int(self.metrics[-1]["rows_seen"])}
 
 
 def train(

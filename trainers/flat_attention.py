@@ -175,7 +175,7 @@ def _not_at_hand(causal: Any) -> str | None:
 def _probe_rows(vocab_size: int) -> list[Encoded]:
     ids = [(17 * place + 3) % vocab_size for place in range(24)]
     rows = [tuple(ids), (*ids[:12], *ids[:4]), tuple(ids[5:11])]
-    return [Encoded("probe", row, (IGNORE,) * len(row), False) for row in rows]
+    return [Encoded("probe", row, (IGNORE,) * len(row)) for row in rows]
 
 
 @torch.no_grad()

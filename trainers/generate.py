@@ -188,7 +188,6 @@ class Generator:
                 answer.row_id,
                 (*answer.prompt_token_ids, *reference),
                 (*[IGNORE] * len(answer.prompt_token_ids), *reference),
-                False,
             )
             for answer, reference in zip(answers, references, strict=True)
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,7 @@ from luthier.trainers.packing import PackedPlan, Plan
 from luthier.trainers.resuming import DIVIDED, load_weights, resume, seed_dropout, snapshot
 from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver
+from luthier.trainers.seen import rows_seen
 from luthier.trainers.speed import speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
 from luthier.trainers.validation import Task, Validation
@@ -137,6 +139,8 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     rows = job.train_rows()
     plan = job.plan(rows, worker.world_size)
     train = _settled(job, plan, worker)
+    datasets = [one.name for one in job.cfg.datasets]
+    dataset_of = rows.datasets() if len(datasets) > 1 else []
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
     objective = job.objective()
     tasks = job.validation_tasks(objective)
@@ -153,6 +157,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     seed_dropout(newest, worker, job.cfg.seed)
     first_step = newest.step if newest else 0
     validation = Validation(tasks, strategy, model, losses, flat, worker, train.per_device_train_batch_size)
+    seen = rows_seen(plan, first_step, worker.world_size)
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
     samples = SampleLog(job.workdir, worker, first_step) if train.log_samples else None
     saver = Saver(store, worker, report, in_background=train.async_save)
@@ -162,16 +167,23 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     model.train()
     for step in range(first_step + 1, num_steps + 1):
         began = time.monotonic()
-        batches = [collate([rows[i] for i in part]) for part in plan.micro_batches(step - 1, worker.rank)]
+        parts = plan.micro_batches(step - 1, worker.rank)
+        batches = [collate([rows[i] for i in part]) for part in parts]
         metrics = _step(strategy, objective, [batch.to(worker.device) for batch in batches], worker, step)
         elapsed_s = time.monotonic() - began
+        seen += int(metrics["rows"])
         metrics |= {
             "step": step,
             "num_steps": num_steps,
             "epoch": step / plan.steps_per_epoch,
+            "rows_seen": seen,
             "tokens_per_s": metrics["tokens"] / elapsed_s,
             f"{objective.unit}_per_s": metrics[objective.unit] / elapsed_s,
         }
+        if dataset_of:
+            mine = Counter(dataset_of[i] for part in parts for i in part)
+            of_each = worker.sum(*(mine[name] for name in datasets))
+            metrics |= {f"rows/{name}": number for name, number in zip(datasets, of_each, strict=True)}
         if samples:
             samples.write(step, batches)
         noticed = not leaving and must_leave is not None and worker.sum(float(must_leave()))[0] > 0
@@ -217,8 +229,10 @@ def _step(strategy: Strategy, objective: Objective, batches: Sequence[Batch], wo
     micro-batches: the mean over tokens, however unevenly the rows' lengths fall.
     """
     rate = strategy.learning_rate()
-    tokens, items = worker.sum(
-        sum(batch.num_tokens for batch in batches), sum(objective.num_items(batch) for batch in batches)
+    tokens, rows, items = worker.sum(
+        sum(batch.num_tokens for batch in batches),
+        sum(len(batch.row_ids) for batch in batches),
+        sum(objective.num_items(batch) for batch in batches),
     )
     total = torch.zeros((), device=worker.device)
     for number, batch in enumerate(batches, start=1):
@@ -229,5 +243,6 @@ def _step(strategy: Strategy, objective: Objective, batches: Sequence[Batch], wo
     grad_norm = strategy.step()
     if not math.isfinite(grad_norm):
         raise TrainingDiverged(f"step {step}: the gradient's norm is {grad_norm}; lower train.learning_rate.")
-    measured = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, objective.unit: items}
+    measured = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "tokens": tokens, "rows": rows}
+    measured[objective.unit] = items
     return measured | dict(zip(objective.tally.names, figures, strict=True))

@@ -8,7 +8,7 @@ Shape legend: B rows, C classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ class TextScorer:
         ]
 
 
-def majority(train_rows: Sequence[Row], rows: Sequence[Row]) -> list[Scored]:
+def majority(train_rows: Iterable[Row], rows: Sequence[Row]) -> list[Scored]:
     """The commonest label of the training rows as everybody's answer; of equally common ones, the first by name."""
     counts = Counter(row.label for row in train_rows if row.label is not None)
     label = min(counts, key=lambda name: (-counts[name], name))

@@ -164,7 +164,8 @@ def _as_one(cfg: RunConfig, results: Sequence[TrainResult], workdir: Path) -> Tr
         done = rows[-1]["step"] if rows else 0
         rows += [{**row, "step": row["step"] + done, "stage": number} for row in result.metrics]
     atomic_write_text(job.workdir / FILE_NAME, "".join(json.dumps(row) + "\n" for row in rows))
-    return TrainResult(artifact_dir, manifest, last.best, tuple(rows), job)
+    by_name = {stage.name: result for stage, result in zip(cfg.stages, results, strict=True)}
+    return TrainResult(artifact_dir, manifest, last.best, tuple(rows), job, by_name)
 
 
 def read_stages(directory: Path) -> list[StageOutcome]:

@@ -35,13 +35,18 @@ class Encoded:
         row_id: Id of the row.
         input_ids: Token ids, S of them.
         labels: The token to predict at each position of ``input_ids``, or IGNORE; S of them.
-        truncated: Whether tokens were cut off.
+        num_cut: Tokens that were cut off.
     """
 
     row_id: str
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
-    truncated: bool
+    num_cut: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether tokens were cut off."""
+        return self.num_cut > 0
 
     @property
     def num_loss_tokens(self) -> int:
@@ -108,7 +113,7 @@ class ChatTokenizer:
         prompt, answer = self.answer_ids(row)
         ids = prompt + answer
         before = self._earlier_answers(row.prompt, prompt) if assistant_only_loss else prompt
-        return Encoded(row.row_id, ids[:max_length], (before + answer)[:max_length], len(ids) > max_length)
+        return Encoded(row.row_id, ids[:max_length], (before + answer)[:max_length], max(len(ids) - max_length, 0))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of generated tokens, special tokens left out."""
@@ -218,10 +223,10 @@ class TextTokenizer:
         """Tokens of a text with the special tokens that the model puts around it."""
         return tuple(self.hf(text, verbose=False)["input_ids"])
 
-    def cut_ids(self, text: str, max_length: int) -> tuple[tuple[int, ...], bool]:
-        """The same, of a text cut so that it fits, and whether it was cut."""
+    def cut_ids(self, text: str, max_length: int) -> tuple[tuple[int, ...], int]:
+        """The same, of a text cut so that it fits, and how many tokens that took."""
         ids = tuple(self.hf(text, truncation=True, max_length=max_length)["input_ids"])
-        return ids, len(ids) == max_length and len(self.text_ids(text)) > max_length
+        return ids, len(self.text_ids(text)) - len(ids) if len(ids) == max_length else 0
 
 
 def _load(directory: Path, *, chat: bool = True) -> Any:

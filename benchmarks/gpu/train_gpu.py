@@ -133,7 +133,7 @@ def measure(
     speeds = []
     for step in range(1, options.steps + 4):
         ids = torch.randint(1, 128_000, (rows, options.sequence)).tolist()
-        batch = collate([Encoded(str(n), tuple(row), tuple(row), False) for n, row in enumerate(ids)]).to(device)
+        batch = collate([Encoded(str(n), tuple(row), tuple(row)) for n, row in enumerate(ids)]).to(device)
         torch.cuda.synchronize()
         began = time.perf_counter()
         measured = _step(strategy, [batch], worker, step)

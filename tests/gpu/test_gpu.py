@@ -120,7 +120,7 @@ def test_rows_laid_out_flat_have_the_losses_that_they_have_alone_by_the_flash_ke
 
     device = torch.device("cuda")
     ids = torch.randint(5, 9000, (4, 60), generator=torch.Generator().manual_seed(0)).tolist()
-    rows = [Encoded(str(n), (*ids[0][:20], *row), (*[IGNORE] * 40, *row[20:]), False) for n, row in enumerate(ids)]
+    rows = [Encoded(str(n), (*ids[0][:20], *row), (*[IGNORE] * 40, *row[20:])) for n, row in enumerate(ids)]
     model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.bfloat16).to(device)
     with torch.no_grad():
         expected = [SumLoss(model).row_losses(collate([row], 0).to(device))[0][0] for row in rows]

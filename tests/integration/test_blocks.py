@@ -11,9 +11,11 @@ import pytest
 
 from luthier.config.data import DataConfig, DatasetConfig
 from luthier.errors import DataError
-from luthier.trainers import blocks
-from luthier.trainers.blocks import Block, SplitAccount, prepare_blocks
-from luthier.trainers.files import SPLITS, Split, read_split
+from luthier.trainers import tokenise
+from luthier.trainers.accounts import SplitAccount
+from luthier.trainers.block_file import read_table
+from luthier.trainers.blocks import Block, prepare_blocks
+from luthier.trainers.files import SPLITS, Split, iter_split
 from luthier.trainers.tokens import ChatTokenizer, Encoded
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -45,10 +47,11 @@ def datasets(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 def made(
     datasets: list[DatasetConfig], base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Made]:
-    """The blocks of both datasets, tokenised in two parts of which one holds rows of both splits; and found again."""
+    """The blocks of both datasets, tokenised by two processes in blocks of some four rows; and found again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LUTHIER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(blocks, "_ROWS_PER_PROCESS", 12)
+        patch.setattr(tokenise, "BYTES_PER_PROCESS", 1000)
+        patch.setattr(tokenise, "BLOCK_BYTES", 1000)
         first = prepare_blocks(datasets, DATA, base_model_dir, SPLITS)
         again = prepare_blocks(datasets, DATA, base_model_dir, SPLITS)
     assert [block.reused for block in (*first.values(), *again.values())] == [False, False, True, True]
@@ -64,25 +67,37 @@ def test_all_splits_are_tokenised_in_order_and_every_row_is_accounted_for(
     for split, block in made.items():
         encoded = [
             tokenizer.encode(row, max_length=DATA.max_length, assistant_only_loss=True)
-            for row in read_split(datasets, split)
+            for row in iter_split(datasets, split)
         ]
         kept = [row for row in encoded if row.num_loss_tokens]
         assert [(row.row_id, row.input_ids, row.labels) for row in block.read()] == [
             (row.row_id, row.input_ids, row.labels) for row in kept
         ]
-        assert block.account == account_for(encoded, kept)
+        assert block.account == account_for(encoded, kept, split)
+        table = read_table(block.path)
+        assert len(table["row_id"].chunks) > 2  # it was written as it came
     assert (made["train"].account.dropped, made["train"].account.truncated) == (1, 2)
+    assert [mark.rows for mark in made["train"].fingerprints] == [12, 3]
 
 
-def account_for(encoded: list[Encoded], kept: list[Encoded]) -> SplitAccount:
+def account_for(encoded: list[Encoded], kept: list[Encoded], split: Split) -> SplitAccount:
+    dropped = len(encoded) - len(kept)
     return SplitAccount(
         rows=len(encoded),
         kept=len(kept),
         truncated=sum(row.truncated for row in encoded),
-        dropped=len(encoded) - len(kept),
+        dropped=dropped,
         tokens=sum(len(row.input_ids) for row in kept),
         loss_tokens=sum(row.num_loss_tokens for row in kept),
         longest=max(len(row.input_ids) for row in kept),
+        cut_tokens=sum(row.num_cut for row in encoded),
+        reasons={"no answer token within data.max_length": dropped} if dropped else {},
+        datasets={"data": 12, "other": 3} if split == "train" else {"data": 5},
+        limits={
+            "data.max_length": 64,
+            "data.max_dropped_fraction": 0.5,
+            "data.max_train_samples" if split == "train" else "data.max_eval_samples": None,
+        },
     )
 
 
@@ -96,6 +111,35 @@ def test_rows_are_read_by_position_and_by_slice(made: Made) -> None:
     assert (rows[-1].row_id, rows[1::2][-1].row_id) == (names[-1], names[3])
     with pytest.raises(IndexError):
         rows[5]
+
+
+def test_every_row_knows_its_dataset_also_in_a_part_of_them(made: Made) -> None:
+    rows = made["train"].read()
+    assert rows.datasets() == ["data"] * 12 + ["other"] * 2
+    assert rows[11:13].datasets() == ["data", "other"]
+    assert rows[::-1].datasets()[:3] == ["other", "other", "data"]
+
+
+def test_a_sample_shows_in_the_account_of_the_same_file(
+    made: Made, datasets: list[DatasetConfig], base_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUTHIER_CACHE", str(made["train"].path.parents[1]))
+    few = DATA.model_copy(update={"max_train_samples": 10, "max_eval_samples": 5})
+    sampled = prepare_blocks(datasets, few, base_model_dir, SPLITS)
+    assert [block.reused for block in sampled.values()] == [True, True]
+    assert [block.account.not_drawn for block in sampled.values()] == [4, 0]
+    assert sampled["train"].account.limits["data.max_train_samples"] == 10
+
+
+def test_a_broken_row_is_named_by_its_line_and_nothing_is_kept(
+    base_model_dir: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the reading process has another directory
+    Path("train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 3 + '{"prompt": "a"\n')
+    with pytest.raises(DataError, match=r"^train\.jsonl:4: not valid JSON at column 15") as caught:
+        prepare_blocks([DatasetConfig(train="train.jsonl")], DATA, base_model_dir, SPLITS)
+    assert type(caught.value) is DataError
+    assert not list(cache.glob("blocks/*"))
 
 
 def test_rows_that_are_too_long_are_refused_and_nothing_of_the_split_is_kept(

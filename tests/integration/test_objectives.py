@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from luthier.config import RunConfig
 from luthier.config.model import ModelConfig
 from luthier.manifest import Manifest, verify
 from luthier.rows import Row
-from luthier.trainers import blocks
+from luthier.trainers import tokenise
 from luthier.trainers.artifact import write_artifact
 from luthier.trainers.base_model import prepare_base
 from luthier.trainers.files import read_rows
@@ -138,7 +138,7 @@ def jobs(
     directory = tmp_path_factory.mktemp("jobs")
     with pytest.MonkeyPatch.context() as patch:
         # Tokenised here, by the stage that Ray Data runs in processes of its own: each would take 10 s to start.
-        patch.setattr(blocks, "_encode", lambda rows, objective: tokenise(objective, blocks._partition(rows)))
+        patch.setattr(tokenise, "tokenised", tokenised_here)
         made = {case: make_job(config_of(case, **PAIR), bases[CASES[case][0]], directory / case) for case in CASES}
     for job in made.values():
         job.workdir.mkdir()
@@ -155,8 +155,9 @@ def jobs(
     return made
 
 
-def tokenise(objective: Objective, parts: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(map(blocks._Tokenise(objective), parts))
+def tokenised_here(sources: Sequence[tokenise.Source], objective: Objective) -> Iterator[pa.Table]:
+    stage = tokenise.Tokenise(objective)
+    return (stage(table) for source in sources for table in tokenise.row_tables(source))
 
 
 def rows_of(job: Job) -> list[Metrics]:

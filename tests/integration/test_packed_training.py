@@ -23,7 +23,8 @@ def run(cfg: RunConfig, base_model_dir: Path, workdir: Path) -> list[Metrics]:
 
 
 def figures(rows: list[Metrics]) -> list[tuple[float, ...]]:
-    return [(row["step"], row["loss"], row["grad_norm"], row["tokens"], row["loss_tokens"]) for row in rows]
+    names = ("step", "loss", "grad_norm", "tokens", "loss_tokens", "rows", "rows_seen")
+    return [tuple(row[name] for name in names) for row in rows]
 
 
 def test_rows_without_padding_are_learnt_as_padded_ones_are(

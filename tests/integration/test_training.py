@@ -19,6 +19,7 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file, save_file
 
+from luthier.api import train_facts
 from luthier.config import RunConfig
 from luthier.errors import ResourceError, TrainingDiverged
 from luthier.manifest import load_manifest, verify
@@ -76,6 +77,10 @@ def test_two_workers_learn_what_one_learns_and_continue_where_they_were_cut_off(
     assert [row["step"] for row in result.metrics] == [1, 2, 3]
     assert [row["loss_tokens"] for row in result.metrics] == [row["loss_tokens"] for row in expected]
     agree(result.metrics, expected)
+    assert [(row["rows"], row["rows_seen"]) for row in result.metrics] == [(4, 4), (4, 8), (4, 12)]
+    facts = train_facts(result)["rows"]
+    assert (facts["rows"], facts["kept"], facts["dropped"], facts["seen"]) == (12, 12, 0, 12)
+    assert facts["limits"]["data.max_length"] == 96
     assert eval_losses(result)[-1] < eval_losses(result)[0]
     check_artifact(result, "adapter/adapter_model.safetensors")
 

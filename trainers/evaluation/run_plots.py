@@ -56,7 +56,7 @@ def _draw_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
         ends.append((at[-1], validation[-1], "validation", COLORS["validation"]))
     low, high = axes.get_ylim()
     label_line_ends(axes, spread(ends, (high - low) * 0.06))
-    over_tokens = not any("rows" in row or "pairs" in row for row in history)
+    over_tokens = any("loss_tokens" in row for row in history)
     axes.set(title="Loss (nats per token)" if over_tokens else "Loss", xlabel="step")
     axes.margins(x=0.02)
 

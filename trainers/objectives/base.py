@@ -58,6 +58,9 @@ class Objective(Protocol):
     classes: tuple[str, ...]
     """Labels that a classification head tells apart, by index; empty where there is no head."""
 
+    why_dropped: str
+    """Why :meth:`encode` leaves a row without a token to learn, for the account."""
+
     tally: Tally
     """What the loss measures besides; the metrics stream gets the mean over the same units."""
 

@@ -40,6 +40,7 @@ class Classification:
 
     unit = "rows"
     learns_tokens = False
+    why_dropped = "the row has no class"
 
     def __init__(self, base_model_dir: Path, max_length: int, classes: tuple[str, ...]) -> None:
         self._base_model_dir = base_model_dir
@@ -72,9 +73,9 @@ class Classification:
                 f"{row.row_id}: label {row.label!r} is none of the training rows' ({known}); correct the row, or list "
                 "it in datasets[].labels."
             )
-        ids, cut = self.tokenizer.cut_ids(row.text, self._max_length)
+        ids, num_cut = self.tokenizer.cut_ids(row.text, self._max_length)
         labels = (*[IGNORE] * max(len(ids) - 1, 1), self.classes.index(row.label))
-        return [Encoded(row.row_id, ids, labels, cut)]
+        return [Encoded(row.row_id, ids, labels, num_cut)]
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """See :class:`Objective`. ``labels_BS`` has one column, the class of each row."""

@@ -41,6 +41,7 @@ class Dpo:
     unit = "pairs"
     learns_tokens = False
     classes: tuple[str, ...] = ()
+    why_dropped = "an answer lies behind data.max_length"
 
     def __init__(self, base_model_dir: Path, max_length: int, settings: DpoConfig) -> None:
         self._base_model_dir = base_model_dir
@@ -64,14 +65,14 @@ class Dpo:
         labels = (*chosen.labels, *rejected.labels)
         if not (chosen.num_loss_tokens and rejected.num_loss_tokens):
             labels = (IGNORE,) * len(labels)
-        cut = chosen.truncated or rejected.truncated
-        return [Encoded(row.row_id, (*chosen.input_ids, *rejected.input_ids), labels, cut)]
+        num_cut = chosen.num_cut + rejected.num_cut
+        return [Encoded(row.row_id, (*chosen.input_ids, *rejected.input_ids), labels, num_cut)]
 
     def _half(self, row: Row) -> Encoded:
         prompt, answer = self.tokenizer.answer_ids(row)
         ids, labels = (*prompt, *answer), (*[IGNORE] * len(prompt), *answer)
         limit = self._max_length
-        return Encoded(row.row_id, ids[:limit], labels[:limit], len(ids) > limit)
+        return Encoded(row.row_id, ids[:limit], labels[:limit], max(len(ids) - limit, 0))
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """See :class:`Objective`. The batch has a row for each chosen answer, then one for each rejected."""
@@ -95,8 +96,7 @@ def _halves(pair: Encoded) -> tuple[Encoded, Encoded]:
         raise DataError(f"{pair.row_id}: holds no two answers; train.objective: dpo learns from pairs.")
     border = labelled.index(False, labelled.index(True))
     first, second = (
-        Encoded(pair.row_id, pair.input_ids[part], pair.labels[part], pair.truncated)
-        for part in (slice(border), slice(border, None))
+        Encoded(pair.row_id, pair.input_ids[part], pair.labels[part]) for part in (slice(border), slice(border, None))
     )
     return first, second
 

@@ -30,6 +30,7 @@ class Pretraining:
     unit = "loss_tokens"
     learns_tokens = True
     classes: tuple[str, ...] = ()
+    why_dropped = "the text is one token, and the first is never predicted"
 
     def __init__(self, base_model_dir: Path, max_length: int) -> None:
         self._base_model_dir = base_model_dir
@@ -46,12 +47,12 @@ class Pretraining:
         if row.text is None:
             raise DataError(f"{row.row_id}: has no text; train.objective: pretraining reads plain text.")
         ids = self.tokenizer.text_ids(row.text)
-        if ids[-1] != self.tokenizer.eos_id:
+        if ids[-1:] != (self.tokenizer.eos_id,):
             ids = (*ids, self.tokenizer.eos_id)
         stride = self._max_length - 1
         pieces = [ids[start : start + self._max_length] for start in range(0, max(len(ids) - 1, 1), stride)]
         names = [row.row_id] if len(pieces) == 1 else [f"{row.row_id}#{number + 1}" for number in range(len(pieces))]
-        return [Encoded(name, piece, (IGNORE, *piece[1:]), False) for name, piece in zip(names, pieces, strict=True)]
+        return [Encoded(name, piece, (IGNORE, *piece[1:])) for name, piece in zip(names, pieces, strict=True)]
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """See :class:`Objective`."""

@@ -27,6 +27,7 @@ class Sft:
     unit = "loss_tokens"
     learns_tokens = True
     classes: tuple[str, ...] = ()
+    why_dropped = "no answer token within data.max_length"
 
     def __init__(self, base_model_dir: Path, max_length: int, assistant_only_loss: bool) -> None:
         self._base_model_dir = base_model_dir

@@ -86,7 +86,7 @@ def trained(base_dir: Path, train: TrainConfig, num_steps: int = 3) -> tuple[Any
     model = build_trainable(base_dir, MODEL, train)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     strategy = build_strategy(train, SumLoss(model), Worker(0, 1, torch.device("cpu")), num_steps)
-    rows = [Encoded(f"{n}", tuple(ids), tuple(ids), False) for n, ids in enumerate(IDS_BS.tolist())]
+    rows = [Encoded(f"{n}", tuple(ids), tuple(ids)) for n, ids in enumerate(IDS_BS.tolist())]
     batch = collate(rows, 0)
     losses = []
     for _ in range(num_steps):

@@ -13,7 +13,8 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from luthier.config import RunConfig
 from luthier.config.load import apply_overrides
 from luthier.errors import ConfigError, LuthierError, OutOfMemory, TrainingDiverged
-from luthier.trainers.blocks import Block, SplitAccount
+from luthier.trainers.accounts import SplitAccount
+from luthier.trainers.blocks import Block
 from luthier.trainers.faults import EndOnLastingFailures, ran_out
 from luthier.trainers.loop import Job
 

@@ -11,7 +11,7 @@ import pytest
 
 from luthier.config.data import DatasetConfig
 from luthier.errors import DataError
-from luthier.trainers.files import fingerprint, read_rows, read_split
+from luthier.trainers.files import file_digest, iter_split, read_rows
 
 RECORDS = [{"text": "straße, 1", "label": "a"}, {"text": 'say "x"', "label": "b"}, {"text": "z", "label": "a"}]
 
@@ -106,14 +106,13 @@ def test_a_missing_file_or_split_is_refused(tmp_path: Path) -> None:
         read_rows(dataset, "validation")
 
 
-def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
+def test_the_digest_follows_the_content(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     dataset = DatasetConfig(train=str(path))
     path.write_bytes(GOOD)
-    before = fingerprint(dataset, "train", 1)
-    assert (before.path, before.rows) == (str(path), 1)
+    before = file_digest(dataset, "train")
     path.write_bytes(GOOD.replace(b"1", b"2"))
-    assert fingerprint(dataset, "train", 1).sha256 != before.sha256
+    assert file_digest(dataset, "train") != before
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -123,7 +122,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"datasets\[\]\.train: file .*d\.jsonl' can't be read \(Input/output error\)"):
         read_rows(dataset, "train")
     with pytest.raises(DataError, match="can't be read"):
-        fingerprint(dataset, "train", 1)
+        file_digest(dataset, "train")
 
 
 def test_rows_of_several_datasets_have_ids_of_their_own(tmp_path: Path) -> None:
@@ -133,7 +132,7 @@ def test_rows_of_several_datasets_have_ids_of_their_own(tmp_path: Path) -> None:
         path.parent.mkdir()
         write(path)
         datasets.append(DatasetConfig(name=name, train=str(path)))
-    ids = [row.row_id for row in read_split(datasets, "train")]
+    ids = [row.row_id for row in iter_split(datasets, "train")]
     assert ids[::3] == ["train.jsonl:1", "one/train.jsonl:1", "two/train.jsonl:1"]
     assert len(set(ids)) == len(ids) == 9
-    assert read_split(datasets, "validation") == []
+    assert list(iter_split(datasets, "validation")) == []

@@ -48,7 +48,7 @@ def tiny() -> Any:
 
 def row(name: str, ids: list[int], answer: int) -> Encoded:
     """A row whose last ``answer`` tokens carry loss."""
-    return Encoded(name, tuple(ids), (*[IGNORE] * (len(ids) - answer), *ids[len(ids) - answer :]), False)
+    return Encoded(name, tuple(ids), (*[IGNORE] * (len(ids) - answer), *ids[len(ids) - answer :]))
 
 
 def random_ids(length: int, seed: int) -> list[int]:

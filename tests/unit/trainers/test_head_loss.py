@@ -32,7 +32,7 @@ SHAPE: dict[str, Any] = {
     "num_key_value_heads": 2,
 }
 IDS = torch.randint(1, 64, (3, 11), generator=torch.Generator().manual_seed(0))
-ROWS = [Encoded(f"r{n}", tuple(ids), (*[IGNORE] * 5, *ids[5:]), False) for n, ids in enumerate(IDS.tolist())]
+ROWS = [Encoded(f"r{n}", tuple(ids), (*[IGNORE] * 5, *ids[5:])) for n, ids in enumerate(IDS.tolist())]
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 3, 7, 100])

@@ -9,7 +9,8 @@ import pytest
 
 from luthier.config import RunConfig
 from luthier.config.load import apply_overrides
-from luthier.trainers.blocks import Block, SplitAccount
+from luthier.trainers.accounts import SplitAccount
+from luthier.trainers.blocks import Block
 from luthier.trainers.identity import run_identity
 
 

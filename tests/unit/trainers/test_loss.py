@@ -28,7 +28,7 @@ def rows_of(lengths: list[tuple[int, int]]) -> list[Encoded]:
     generator = torch.Generator().manual_seed(1)
     ids = [torch.randint(1, 64, (length,), generator=generator).tolist() for length, _ in lengths]
     return [
-        Encoded(f"r{i}", tuple(row), tuple([IGNORE] * (len(row) - answer) + row[len(row) - answer :]), False)
+        Encoded(f"r{i}", tuple(row), tuple([IGNORE] * (len(row) - answer) + row[len(row) - answer :]))
         for i, (row, (_, answer)) in enumerate(zip(ids, lengths, strict=True))
     ]
 

@@ -92,7 +92,7 @@ def test_losses_are_those_of_whole_rows(family: str, num_shared: int) -> None:
         )
         found = continue_with(model, wide, batch, ANSWERS, 0)
         whole = [
-            Encoded("r", prompt + answer, (IGNORE,) * len(prompt) + answer, False)
+            Encoded("r", prompt + answer, (IGNORE,) * len(prompt) + answer)
             for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
         ]
         expected = [SumLoss(model).row_losses(collate([row], 0))[0] for row in whole]

@@ -31,7 +31,7 @@ SHAPE: dict[str, Any] = {
     "num_key_value_heads": 2,
 }
 IDS = torch.randint(1, 64, (3, 20), generator=torch.Generator().manual_seed(0)).tolist()
-ROWS = [Encoded(f"r{n}", tuple(ids), (*[IGNORE] * 12, *ids[12:]), False) for n, ids in enumerate(IDS)]
+ROWS = [Encoded(f"r{n}", tuple(ids), (*[IGNORE] * 12, *ids[12:])) for n, ids in enumerate(IDS)]
 MODULES = 2 * 8
 """Seven linear layers with an adapter and one gated layer, in each of two decoder layers."""
 
@@ -106,7 +106,7 @@ def test_in_bfloat16_fused_layers_err_no_more_than_plain_ones() -> None:
 
 def test_dropout_draws_apart_for_every_row() -> None:
     begin = tuple(IDS[0])
-    rows = [Encoded(str(n), (*begin, n, n), (*[IGNORE] * 21, n), False) for n in range(1, 4)]
+    rows = [Encoded(str(n), (*begin, n, n), (*[IGNORE] * 21, n)) for n in range(1, 4)]
     without, with_dropout = (speed_up(adapted(lora_dropout=p), TrainConfig(), pad_id=0) for p in (0.0, 0.1))
     assert without is not None
     assert with_dropout is not None

@@ -1,0 +1,205 @@
+"""The stage that turns data files into token ids, as a stream: Ray Data reads a piece, tokenises it and lets it go.
+
+No process holds more than a few blocks, whatever the files' size: the reading task stops when its blocks are not taken.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from ray.exceptions import RayError
+
+from luthier.config.data import DatasetConfig
+from luthier.config.objective import ObjectiveName
+from luthier.rows import row_from_dict
+from luthier.trainers.files import Split, iter_rows, split_path
+from luthier.trainers.remote_errors import unwrap
+
+if TYPE_CHECKING:
+    from luthier.trainers.objectives import Objective
+
+ENCODED = pa.schema(
+    {
+        "split": pa.string(),
+        "row_id": pa.string(),
+        "dataset": pa.string(),
+        "input_ids": pa.list_(pa.int32()),
+        "labels": pa.list_(pa.int32()),
+        "piece": pa.int32(),  # counted from 0 in each row
+        "num_loss_tokens": pa.int32(),
+        "num_cut": pa.int32(),
+        "why_dropped": pa.string(),  # null: it is kept
+    }
+)
+"""Columns of an encoded sequence."""
+
+BYTES_PER_PROCESS = 2_000_000
+"""A process is added for as many bytes of data files: some 20,000 short rows. Each first imports transformers, 10 s on a
+slow core, in which time another one tokenises some 15,000 of them."""
+
+BLOCK_BYTES = 1 << 20
+"""Text that is read, handed over and tokenised at a time. A row is not divided, however long."""
+
+IN_FLIGHT_BYTES = 256 * BLOCK_BYTES
+"""Blocks that may wait between the processes; reading is far quicker than tokenising."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data file.
+
+    Attributes:
+        dataset: Names the file.
+        split: Which of its files.
+        objective: Decides which columns count.
+        root: The directory that a relative path is in.
+    """
+
+    dataset: DatasetConfig
+    split: Split
+    objective: ObjectiveName
+    root: Path
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's size."""
+        path = split_path(self.dataset, self.split)
+        assert path is not None
+        return (self.root / path).stat().st_size
+
+
+def tokenised(sources: Sequence[Source], objective: Objective) -> Iterator[pa.Table]:
+    """The encoded sequences of all files, in order, in tables of no more than a few blocks.
+
+    All files go through one stage, because each process of it imports transformers.
+
+    Raises:
+        DataError: A row can't be used.
+    """
+    _settle_ray_data()
+    num_processes = math.ceil(sum(source.size_bytes for source in sources) / BYTES_PER_PROCESS)
+    with warnings.catch_warnings():
+        # Ray prints an error of its own about actors that may be restarted, and calls the one way to say no old.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # Reading takes no CPU of the cluster's count: with one CPU, tokenising would wait for it for ever. Files are read
+        # one after another, or the blocks of the later ones would wait for those of the first.
+        stage = ray.data.read_datasource(
+            Files(sources), num_cpus=0, concurrency=1, override_num_blocks=len(sources)
+        ).map_batches(
+            Tokenise,
+            fn_constructor_args=(objective,),
+            batch_format="pyarrow",
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_processes),
+            max_restarts=0,
+        )
+    try:
+        for table in stage.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield table.cast(ENCODED)
+    except RayError as error:
+        raise unwrap(error) or error from error
+
+
+def _settle_ray_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
+        object_store_memory=IN_FLIGHT_BYTES
+    )
+    context.target_max_block_size = BLOCK_BYTES
+    context.raise_original_map_exception = True  # what Ray Data wraps, it brings back as text alone
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars
+
+
+class Files(Datasource):
+    """Data files as Ray Data reads them: one task each, on the machine of the process that asks, which has the files.
+
+    Args:
+        sources: The files.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        super().__init__()
+        self._sources = sources
+
+    @property
+    def supports_distributed_reads(self) -> bool:
+        """See :class:`ray.data.Datasource`."""
+        return False
+
+    def estimate_inmemory_data_size(self) -> int:
+        """See :class:`ray.data.Datasource`."""
+        return sum(source.size_bytes for source in self._sources)
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        """See :class:`ray.data.Datasource`."""
+        del parallelism, per_task_row_limit, data_context
+        return [
+            ReadTask(
+                partial(row_tables, source),
+                BlockMetadata(num_rows=None, size_bytes=source.size_bytes, exec_stats=None, input_files=None),
+            )
+            for source in self._sources
+        ]
+
+
+def row_tables(source: Source) -> Iterator[pa.Table]:
+    """A file's rows as JSON, in tables of about a block.
+
+    Raises:
+        DataError: As :func:`luthier.trainers.files.iter_rows`.
+    """
+    texts: list[str] = []
+    size = 0
+    for row in iter_rows(source.dataset, source.split, source.objective, root=source.root):
+        texts.append(json.dumps(asdict(row)))
+        size += len(texts[-1])
+        if size >= BLOCK_BYTES:
+            yield _row_table(source.split, texts)
+            texts, size = [], 0
+    if texts:
+        yield _row_table(source.split, texts)
+
+
+def _row_table(split: Split, texts: list[str]) -> pa.Table:
+    return pa.table({"split": [split] * len(texts), "row": texts})
+
+
+class Tokenise:
+    """Rows as JSON to token ids. One instance per process, one tokenizer each.
+
+    Args:
+        objective: Encodes a row.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        # Its tokenizer is loaded when first used: of an error in a constructor, Ray would bring back the text alone.
+        self._objective = objective
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """One table, in the order of its rows."""
+        encoded: list[dict[str, Any]] = []
+        for split, text in zip(batch["split"].to_pylist(), batch["row"].to_pylist(), strict=True):
+            row = row_from_dict(json.loads(text))
+            for piece, one in enumerate(self._objective.encode(row)):
+                learnt = one.num_loss_tokens
+                why = None if learnt else self._objective.why_dropped
+                values = (split, one.row_id, row.dataset, one.input_ids, one.labels, piece, learnt, one.num_cut, why)
+                encoded.append(dict(zip(ENCODED.names, values, strict=True)))
+        return pa.Table.from_pylist(encoded, schema=ENCODED)
