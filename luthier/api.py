@@ -150,6 +150,7 @@ def evaluate(target: RunConfig | Target, view: View | None = None, *, promote: b
     from luthier.cluster import check_resources
     from luthier.cluster.session import start
     from luthier.manifest import load_manifest
+    from luthier.trainers.sequence import read_stages
 
     view = view or QuietView()
     target = trained_target(target) if isinstance(target, RunConfig) else target
@@ -165,7 +166,10 @@ def evaluate(target: RunConfig | Target, view: View | None = None, *, promote: b
         judgement = judge(cfg, base_model_dir, target.artifact_dir, incumbent, view)
     target.output.mkdir(parents=True, exist_ok=True)
     manifest, history = load_manifest(target.artifact_dir), _history(target)
-    report = write_judgement(target.output, cfg, judgement, manifest, timings=view.timings, history=history)
+    stages_before = read_stages(target.artifact_dir.parent)
+    report = write_judgement(
+        target.output, cfg, judgement, manifest, timings=view.timings, history=history, stages=stages_before
+    )
     view.plain(f"report: {report}")
     if promote and judgement.decision.passed and target.version is not None:
         stages.promote(cfg, target.version, incumbent, judgement.decision, view)

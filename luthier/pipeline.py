@@ -131,6 +131,8 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
 
 def _finish(cfg: RunConfig, run: _Run, *, status: str) -> None:
     """Write the report, and the result that marks the run as ended."""
+    from luthier.trainers.sequence import read_stages
+
     assert run.trained is not None and run.judgement is not None
     with run.view.stage("report", "Writing the report"):
         report = write_judgement(
@@ -143,6 +145,7 @@ def _finish(cfg: RunConfig, run: _Run, *, status: str) -> None:
             sweep=run.sweep,
             parity=run.parity,
             endpoint=run.endpoint,
+            stages=read_stages(run.workdir / "train"),
         )
         run.view.plain(f"report: {report}")
     run.result |= {

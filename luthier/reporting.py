@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from luthier.judging import Judgement
     from luthier.manifest import Manifest
     from luthier.sweep_schema import SweepResult
+    from luthier.trainers.sequence import StageOutcome
 
 EVALUATION = "evaluation.json"
 REPORT = "report.html"
@@ -34,6 +36,7 @@ def write_judgement(
     sweep: SweepResult | None = None,
     parity: Mapping[str, Any] | None = None,
     endpoint: Mapping[str, Any] | None = None,
+    stages: Sequence[StageOutcome] = (),
 ) -> Path:
     """Write figures and report.
 
@@ -47,6 +50,7 @@ def write_judgement(
         sweep: The sweep before the training.
         parity: How the endpoint's answers compared with the trainer's.
         endpoint: Where it was, what it was asked and answered.
+        stages: What each stage of the training came to.
 
     Returns:
         The report's path.
@@ -67,6 +71,7 @@ def write_judgement(
         examples=_examples(judgement),
         parity=parity,
         endpoint=endpoint,
+        stages=[asdict(stage) for stage in stages],
     )
     if judgement.evaluation.labels:
         write_confusion_png(directory / "confusion.png", judgement.evaluation, "tuned")

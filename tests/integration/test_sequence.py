@@ -28,7 +28,11 @@ STILL = 1e-9
 
 STAGES: list[dict[str, Any]] = [
     {"name": "text", "datasets": ["text"], "train": {"objective": "pretraining", "num_train_epochs": 3}},
-    {"name": "answers", "datasets": ["answers"], "train": {"objective": "sft", "num_train_epochs": 3}},
+    {
+        "name": "answers",
+        "datasets": ["answers"],
+        "train": {"objective": "sft", "num_train_epochs": 3, "learning_rate": 5e-2},
+    },
     {"name": "preferences", "datasets": ["preferences"], "train": {"learning_rate": STILL}},
 ]
 

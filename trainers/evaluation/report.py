@@ -37,6 +37,7 @@ def write_report(
     examples: Sequence[Mapping[str, Any]] = (),
     parity: Mapping[str, Any] | None = None,
     endpoint: Mapping[str, Any] | None = None,
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the report; what is not given is left out.
 
@@ -54,6 +55,7 @@ def write_report(
         examples: Rows with ``row_id``, ``text``, ``label`` and an answer for each variant.
         parity: Counts ``same``, ``near-tie`` and ``mismatch``, and the ``tolerance`` in nats.
         endpoint: ``base_url``, ``models``, ``question``, ``answer``, ``first_token_s``, ``total_s``.
+        stages: Of each stage of training its ``name``, ``losses`` by task, and what was ``forgotten``.
 
     Raises:
         OSError: The file can't be written.
@@ -78,6 +80,7 @@ def write_report(
             examples=changed_rows(examples, labelled=bool(evaluation.labels)),
             parity=parity,
             endpoint=endpoint,
+            stages=stages,
             few_rows=_FEW_ROWS,
             max_drawn_labels=plots.MAX_DRAWN_LABELS,
         )

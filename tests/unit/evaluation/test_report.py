@@ -12,7 +12,7 @@ import pytest
 
 from luthier.config.judge import GateConfig
 from luthier.errors import DataError
-from luthier.evaluation_schema import Evaluation
+from luthier.evaluation_schema import Evaluation, TaskScores
 from luthier.gate import decide
 from luthier.manifest import BaseModelRef, DataFingerprint, Manifest
 from luthier.safe_files import FileDigest
@@ -270,3 +270,19 @@ def test_the_moving_average_starts_at_the_first_value() -> None:
 def test_line_names_keep_their_distance() -> None:
     placed = spread([(1.0, 1.0, "a", ""), (1.0, 1.01, "b", ""), (1.0, 5.0, "c", "")], gap=0.5)
     assert [(name, y) for _, y, name, _ in placed] == [("a", 1.0), ("b", 1.5), ("c", 5.0)]
+
+
+def test_tasks_and_stages_are_told_where_there_are_several(evaluation: Evaluation, tmp_path: Path) -> None:
+    metrics = {name: scores.metrics for name, scores in evaluation.variants.items()}
+    tasks = {EVIL: TaskScores(n=70, variants=metrics), "names": TaskScores(n=50, variants=metrics)}
+    stages = [
+        {"name": "first", "losses": {EVIL: 2.5}, "forgotten": {}},
+        {"name": "second", "losses": {EVIL: 3.0, "names": 0.25}, "forgotten": {EVIL: 0.2}},
+    ]
+    facts = everything(evaluation.model_copy(update={"tasks": tasks})) | {"stages": stages}
+    write_report(tmp_path / "report.html", **facts)
+    page = Page((tmp_path / "report.html").read_text())
+    assert "script" not in page.tags
+    for told in ("Tasks", "70 rows", "50 rows", "Stages", "1. first", "2. second", "3.0000+20.0%", "0.2500"):
+        assert told in page.words
+    assert page.words.count(EVIL) == 18 + 2  # once as a task, once as a stage's column
