@@ -123,6 +123,8 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     model = build_trainable(job.base_model_dir, job.cfg.model, train, objective.classes)
     collate = speed_up(model, train, objective.tokenizer.pad_id) or objective.collate
     store = job.store()
+    if worker.rank == 0:
+        store.take()
     newest = store.agreed_newest(worker)
     build = partial(build_strategy, train, objective.loss(model), worker, num_steps)
     strategy = resume(newest, model, build, worker, divided=train.strategy in DIVIDED)
