@@ -31,11 +31,10 @@ def main(data: Path, base_model_dir: Path, directory: Path, strategy: dict[str, 
         **strategy,
         num_workers=(1, 2),
         resources_per_worker={"CPU": 1, "seat": 1},
-        num_train_epochs=400,  # the last strike cuts it short
-        max_steps=900,
+        max_steps=600,  # Ray looks for machines every 20 s; on slow cores that is some 50 steps, on fast ones 300
         save_steps=20,
         eval_steps=10_000,
-        max_failures=1,
+        max_failures=1,  # spent on the node that is lost, so that the run ends if the drain counts too
         elastic_resize_monitor_interval_s=3.0,
     )
     apply_environment(cfg)
