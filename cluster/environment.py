@@ -14,6 +14,8 @@ ALWAYS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # report() waits for the next check: 2 s by default
+    # A worker that hangs can't leave its process group either; Ray would give it 30 s more for that.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a GPU keeps the user's CUDA_VISIBLE_DEVICES
     # Freed memory stays with the process. By default glibc hands each large tensor back, and the next one faults its
     # pages in again: answering 64 few-shot prompts on a virtual machine took 5.5 million faults and a third longer.

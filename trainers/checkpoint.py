@@ -12,17 +12,19 @@ import json
 import logging
 import os
 import shutil
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from luthier.digests import atomic_write_text, sha256_file, sha256_stream
-from luthier.errors import IntegrityError
+from luthier.errors import IntegrityError, OutputError
 from luthier.manifest import new_lineage_id
 from luthier.trainers.strategies.base import Worker
 
 log = logging.getLogger(__name__)
 _INDEX = "checkpoint.json"
 _LINEAGE = "lineage.json"
+_OWNER = "owner"
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,23 @@ class CheckpointStore:
         self._metric = metric
         self._identity = identity
         self._told_of_others = False
+        self._owner: str | None = None
+
+    def take(self) -> None:
+        """Refuse, from now on, whatever another store would write here. Rank 0 calls, before it reads.
+
+        The command, or its machine, may die and be started again while workers of the first start are still there: cut
+        off from the cluster, or stopped. When they wake they must not touch what the second start writes.
+        """
+        self._owner = uuid.uuid4().hex
+        self.root.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(self.root / _OWNER, self._owner)
 
     def begin(self, worker: Worker, step: int, metrics: dict[str, float]) -> Checkpoint:
         """Make a new checkpoint's directories; it counts once it is published. All workers call."""
         checkpoint = Checkpoint(self.root / f"step-{step:08d}", step, metrics, worker.world_size, self._identity)
         if worker.rank == 0:
+            self._check_owner()
             (checkpoint.path / _INDEX).unlink(missing_ok=True)  # first, so that no half of an older one counts
             shutil.rmtree(checkpoint.path, ignore_errors=True)
             checkpoint.weights_dir.mkdir(parents=True)
@@ -85,6 +99,7 @@ class CheckpointStore:
 
     def publish(self, checkpoint: Checkpoint) -> None:
         """Make a checkpoint count, and delete what is no longer to be kept. Rank 0 calls when all files are written."""
+        self._check_owner()
         files = [path for path in sorted(checkpoint.path.rglob("*")) if path.is_file() and path.name != _INDEX]
         digests = {str(path.relative_to(checkpoint.path)): _settled_digest(path) for path in files}
         index = {**asdict(checkpoint), "path": None, "files": digests}
@@ -132,6 +147,10 @@ class CheckpointStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(path, json.dumps({"identity": self._identity, "lineage_id": lineage_id}))
         return lineage_id
+
+    def _check_owner(self) -> None:
+        if self._owner is not None and (self.root / _OWNER).read_text() != self._owner:
+            raise OutputError(f"{self.root}: the run was started again meanwhile, so this start of it writes no more.")
 
     def _found(self) -> list[Checkpoint]:
         described = (_described(path) for path in sorted(self.root.glob(f"step-*/{_INDEX}")))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,14 @@ from luthier.trainers.inprocess import make_job, worker_threads
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, MetricsTail, read_metrics
 from luthier.trainers.remote_errors import unwrap
+from luthier.trainers.spares import keep_one, standing_by, stop_standing_by
 from luthier.trainers.strategies import Worker
 
 log = logging.getLogger(__name__)
+
+_ELASTIC_WAIT_S = 5.0
+_ELASTIC_WAITS = 100
+"""They also count starts that fail, which must end at some time; losing and draining machines takes a few each."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +125,22 @@ def _run_until_it_fits(job: Job) -> None:
 
 
 def _run_workers(job: Job) -> None:
+    note = job.workdir / "checkpoints" / "at-work"
+    with standing_by(note) if job.cfg.train.keeps_spares else nullcontext({}) as variables:
+        _fit(job, {"OMP_NUM_THREADS": str(worker_threads(job.cfg)), **variables})
+
+
+def _fit(job: Job, variables: dict[str, str]) -> None:
+    """Run the workers, with these variables in their environment."""
     from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from luthier.trainers.faults import EndOnLastingFailures
+    from luthier.trainers.spare_helpers import KeepHelpers
 
     train = job.cfg.train
+    wait_s, starts = _patience(train)
     trainer = TorchTrainer(
         _worker_main,
         train_loop_config={"job": job},
@@ -138,20 +154,32 @@ def _run_workers(job: Job) -> None:
         run_config=RunConfig(
             name="checkpoints",  # Ray only takes note of checkpoints that lie in its run directory
             storage_path=str(job.workdir),
-            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=train.max_failures),
-            callbacks=[EndOnLastingFailures()],
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(worker_threads(job.cfg))}},
+            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=starts),
+            callbacks=[EndOnLastingFailures(), *([KeepHelpers()] if train.keeps_spares else [])],
+            worker_runtime_env={"env_vars": variables},
         ),
     )
     # Ray's own list of checkpoints names those that our store has deleted since, and Ray would not start over them.
     (job.workdir / "checkpoints" / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
     # Ray hands these to its controller.
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(train.start_timeout_s)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(wait_s)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.hang_timeout_s)
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
         raise unwrap(error) or _failed(error, train) from error
+
+
+def _patience(train: TrainConfig) -> tuple[float, int]:
+    """How long to wait for the workers' places, and how many waits may be in vain.
+
+    An elastic run asks for fewer workers after a wait: Ray knows of a lost machine only from its next look at the
+    cluster, 20 s apart, and until then asks for as many workers as before.
+    """
+    if not train.is_elastic:
+        return train.start_timeout_s, train.max_failures
+    wait_s = min(_ELASTIC_WAIT_S, train.start_timeout_s)
+    return wait_s, max(_ELASTIC_WAITS, math.ceil(train.start_timeout_s / wait_s))
 
 
 def _worker_main(config: dict[str, Any]) -> None:
@@ -161,6 +189,7 @@ def _worker_main(config: dict[str, Any]) -> None:
 
     from luthier.trainers.faults import ran_out
 
+    stop_standing_by()
     job: Job = config["job"]
     worker = this_worker(job.cfg)
 
@@ -172,6 +201,7 @@ def _worker_main(config: dict[str, Any]) -> None:
             checkpoint_dir_name=checkpoint.path.name,
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
+        keep_one(note_imports=worker.rank == 0)  # from the first checkpoint on there is something to go on from
 
     try:
         train_loop(job, worker, report, _must_leave)

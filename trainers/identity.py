@@ -19,6 +19,7 @@ _NOT_IDENTITY = {
     "elastic_resize_monitor_interval_s",
     "log_samples",
     "hang_timeout_s",
+    "spare_workers",
     "min_per_device_train_batch_size",
     "save_total_limit",
     "metric_for_best_model",

@@ -151,6 +151,8 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     collate = flat or objective.collate
     losses = Losses(model, objective, *(task.objective for task in tasks if task.is_earlier))
     store = job.store()
+    if worker.rank == 0:
+        store.take()
     newest = store.agreed_newest(worker)
     build = partial(build_strategy, train, losses, worker, num_steps)
     strategy = resume(newest, model, build, worker, divided=train.strategy in DIVIDED)

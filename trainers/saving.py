@@ -62,6 +62,8 @@ class Saver:
         self.wait()
         try:
             checkpoint = self._store.begin(self._worker, step, metrics)
+        except OutputError:
+            raise
         except OSError as error:
             raise self._explained(error, step) from error
         writes = snapshot(checkpoint)
@@ -116,6 +118,8 @@ class Saver:
                 raise raised
 
     def _explained(self, error: BaseException, step: int) -> OutputError:
+        if isinstance(error, OutputError):
+            return error
         place = next(path for path in (self._store.root, *self._store.root.parents) if path.exists())
         free_bytes = shutil.disk_usage(place).free
         return OutputError(

@@ -152,6 +152,9 @@ class TrainConfig(Config):
     max_failures: int = Field(default=0, ge=0)
     """How often a failed worker group is restarted from its last complete checkpoint."""
 
+    spare_workers: bool = True
+    """With ``max_failures``, a process per worker stands by with everything imported: see docs/faults.md."""
+
     logging_steps: Positive = 1
     """Optimizer steps between metric rows."""
 
@@ -384,6 +387,11 @@ class TrainConfig(Config):
     def use_gpu(self) -> bool:
         """Whether workers reserve a GPU."""
         return self.resources_per_worker.get("GPU", 0.0) > 0
+
+    @property
+    def keeps_spares(self) -> bool:
+        """Whether processes stand by for workers that die."""
+        return self.spare_workers and self.max_failures > 0
 
     @property
     def reserved_per_worker(self) -> dict[str, float]:

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from luthier.config import RunConfig
+from luthier.trainers.inprocess import make_job
+from luthier.trainers.loop import train_loop
+from luthier.trainers.strategies import Worker
+from tests.chaos.harness import Outcome
 from tests.conftest import small_config
 
 ConfigAt = Callable[..., RunConfig]
@@ -29,6 +34,8 @@ SETTINGS: dict[str, Any] = {
 }
 """12 rows, 4 a step: 3 steps an epoch, 15 in all, a checkpoint every other step."""
 
+STRATEGIES: dict[str, dict[str, Any]] = {"ddp": {}, "z2": {"strategy": "deepspeed", "deepspeed": "z2"}}
+
 
 @pytest.fixture(scope="session")
 def config_at(small_data: Path) -> ConfigAt:
@@ -39,3 +46,30 @@ def config_at(small_data: Path) -> ConfigAt:
 def make_config_at(data: Path, directory: Path, **train: Any) -> RunConfig:
     """The same for a process of its own."""
     return small_config(data, directory, **{**SETTINGS, **train})
+
+
+@pytest.fixture(scope="session")
+def left_alone(
+    ray_session: Any, config_at: ConfigAt, shallow_base_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Outcome]:
+    """Each strategy's training without a disturbance, by one group of workers."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    directory = tmp_path_factory.mktemp("alone")
+    jobs = {
+        name: make_job(config_at(directory, **settings), shallow_base_dir, directory / name)
+        for name, settings in STRATEGIES.items()
+    }
+
+    def train_all() -> None:
+        torch.set_num_threads(1)
+        context = ray.train.get_context()
+        worker = Worker(context.get_world_rank(), context.get_world_size(), torch.device("cpu"))
+        for job in jobs.values():
+            job.workdir.mkdir(exist_ok=True)
+            train_loop(job, worker, lambda metrics, checkpoint: None)
+
+    place = ray.train.RunConfig(name="ray", storage_path=str(directory))
+    TorchTrainer(train_all, scaling_config=ray.train.ScalingConfig(num_workers=2), run_config=place).fit()
+    return {name: Outcome.of(job.workdir) for name, job in jobs.items()}

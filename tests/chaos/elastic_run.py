@@ -30,16 +30,18 @@ def main(data: Path, base_model_dir: Path, directory: Path, strategy: dict[str, 
         directory,
         **strategy,
         num_workers=(1, 2),
-        num_train_epochs=400,  # the last strike cuts it short
-        max_steps=900,
+        resources_per_worker={"CPU": 1, "seat": 1},
+        max_steps=600,  # Ray looks for machines every 20 s; on slow cores that is some 50 steps, on fast ones 300
         save_steps=20,
         eval_steps=10_000,
-        max_failures=1,
+        max_failures=1,  # spent on the node that is lost, so that the run ends if the drain counts too
         elastic_resize_monitor_interval_s=3.0,
     )
     apply_environment(cfg)
     # One worker a node: workers ask for what each of two nodes has once.
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "resources": {"seat": 1}})
+    head = {"num_cpus": 2, "resources": {"seat": 1}}
+    # Nodes are also added by the thread that strikes, which may not set the handlers of signals that Ray would.
+    cluster = Cluster(initialize_head=True, shutdown_at_exit=False, head_node_args=head)
     ray.init(address=cluster.address, log_to_driver=False, namespace="luthier")
     make_job(cfg, base_model_dir, directory / "run")  # tokenises
     nodes = [cluster.add_node(num_cpus=2, resources={"seat": 1})]

@@ -105,6 +105,14 @@ class Watcher:
     path: Path
     strikes: Sequence[Strike]
     done: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        """Follow, and keep what goes wrong for the thread that waits."""
+        try:
+            self.follow()
+        except BaseException as error:
+            self.error = error
 
     def follow(self) -> None:
         for strike in self.strikes:
@@ -139,13 +147,15 @@ class Watcher:
 def striking(workdir: Path, *strikes: Strike) -> Iterator[None]:
     """Strike at a run in ``workdir`` while the block runs; all strikes must have been made by its end."""
     watcher = Watcher(workdir / FILE_NAME, strikes)
-    thread = threading.Thread(target=watcher.follow, daemon=True)
+    thread = threading.Thread(target=watcher.run, daemon=True)
     thread.start()
     try:
         yield
     finally:
         watcher.done.set()
         thread.join()
+    if watcher.error is not None:
+        raise watcher.error
     assert [strike.step for strike in strikes if strike.killed_at is None] == []
 
 

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import ray.train
 import torch
-from ray.train import RunConfig as RayRunConfig
-from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from luthier.trainers import loop
@@ -22,37 +17,12 @@ from luthier.trainers.inprocess import make_job
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.strategies import Worker
 from luthier.trainers.strategies.ddp import Ddp
-from tests.chaos.conftest import ConfigAt
+from tests.chaos.conftest import STRATEGIES, ConfigAt
 from tests.chaos.harness import Outcome, Strike, assert_same, kill_all, kill_one, striking
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-STRATEGIES: dict[str, dict[str, Any]] = {"ddp": {}, "z2": {"strategy": "deepspeed", "deepspeed": "z2"}}
 SAVE_STEPS = 2
-
-
-@pytest.fixture(scope="module")
-def left_alone(
-    ray_session: Any, config_at: ConfigAt, shallow_base_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Outcome]:
-    """The same trainings without a disturbance, by one group of workers."""
-    directory = tmp_path_factory.mktemp("alone")
-    jobs = {
-        name: make_job(config_at(directory, **settings), shallow_base_dir, directory / name)
-        for name, settings in STRATEGIES.items()
-    }
-
-    def train_all() -> None:
-        torch.set_num_threads(1)
-        context = ray.train.get_context()
-        worker = Worker(context.get_world_rank(), context.get_world_size(), torch.device("cpu"))
-        for job in jobs.values():
-            job.workdir.mkdir(exist_ok=True)
-            train_loop(job, worker, lambda metrics, checkpoint: None)
-
-    place = RayRunConfig(name="ray", storage_path=str(directory))
-    TorchTrainer(train_all, scaling_config=ScalingConfig(num_workers=2), run_config=place).fit()
-    return {name: Outcome.of(job.workdir) for name, job in jobs.items()}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from luthier.errors import IntegrityError
+from luthier.errors import IntegrityError, OutputError
 from luthier.trainers.checkpoint import Checkpoint, CheckpointStore, verify
 from luthier.trainers.saving import Saver
 from luthier.trainers.strategies import Worker
@@ -69,6 +69,39 @@ def test_nothing_is_published_before_all_files_are_written(tmp_path: Path) -> No
     assert list(tmp_path.glob("step-*/state/optimizer.pt"))
     save(store, 1, 0.3)
     assert [checkpoint.metrics["eval_loss"] for checkpoint in store.complete()] == [0.3]
+
+
+def test_a_start_that_was_followed_by_another_writes_no_more(tmp_path: Path) -> None:
+    left, second = store_of(tmp_path), store_of(tmp_path)
+    left.take()
+    save(left, 1)
+    second.take()
+    kept = save(second, 2)
+
+    def write_late(checkpoint: Checkpoint) -> None:
+        write(checkpoint)
+        third.take()  # while the files are written
+
+    for step in (1, 2, 3):
+        with pytest.raises(OutputError, match="the run was started again meanwhile"):
+            save(left, step)
+    verify(kept)
+    assert [checkpoint.step for checkpoint in second.complete()] == [1, 2]
+    third = store_of(tmp_path)
+    with pytest.raises(OutputError, match="the run was started again meanwhile"):
+        save_by(second, 3, {}, write_late)
+    assert [checkpoint.step for checkpoint in third.complete()] == [1, 2]
+
+
+def test_control_two_starts_that_know_nothing_of_each_other_take_each_others_checkpoints(tmp_path: Path) -> None:
+    kept = save(store_of(tmp_path), 2)
+
+    def interrupted(checkpoint: Checkpoint) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_by(store_of(tmp_path), 2, {}, interrupted)  # broken on purpose: neither took the place
+    assert not kept.path.joinpath("checkpoint.json").exists()
 
 
 def test_the_index_holds_the_digest_of_every_file(tmp_path: Path) -> None:
