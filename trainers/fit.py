@@ -6,7 +6,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +125,7 @@ def _run_until_it_fits(job: Job) -> None:
 
 def _run_workers(job: Job) -> None:
     note = job.workdir / "checkpoints" / "at-work"
-    with standing_by(note) if job.cfg.train.keeps_spares else nullcontext({}) as variables:
+    with standing_by(note if job.cfg.train.keeps_spares else None) as variables:
         _fit(job, {"OMP_NUM_THREADS": str(worker_threads(job.cfg)), **variables})
 
 

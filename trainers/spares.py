@@ -35,12 +35,16 @@ _at_work = threading.Event()
 
 
 @contextmanager
-def standing_by(file: Path) -> Iterator[dict[str, str]]:
+def standing_by(file: Path | None) -> Iterator[dict[str, str]]:
     """Environment variables for workers that may have spares while the block runs.
 
     Args:
-        file: Where workers note what they have imported, on storage that all see; spares leave when it is gone.
+        file: Where workers note what they have imported, on storage that all see; spares leave when it is gone. None: there
+            are to be no spares.
     """
+    if file is None:
+        yield {}
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
     try:
@@ -100,7 +104,7 @@ def prestart(num: int) -> None:
 
     Where Ray refuses, a warning says so: the run does without.
     """
-    import grpc
+    import grpc  # type: ignore[import-untyped]
 
     try:
         _ask(num)
