@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from luthier.cluster.choosing import choose
 from luthier.cluster.memory import MemoryEstimate, estimate, num_parameters, num_trainable
 from luthier.cluster.resources import Demand, demands, shortages
-from luthier.cluster.rowcount import DataSize, measure
+from luthier.cluster.rowcount import DataSize, measure, together
 from luthier.cluster.shapes import weight_shapes
 from luthier.config import RunConfig, config_hash
+from luthier.config.sequence import trainings
 from luthier.errors import ModelError
 
 if TYPE_CHECKING:
@@ -69,12 +70,8 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
     if cfg.train.strategy == "auto":
         choice = choose(cfg, have)
         cfg, reason = choice.settled(cfg), choice.reason
-    data = measure(
-        cfg.datasets,
-        max_length=cfg.data.max_length,
-        max_rows=cfg.data.max_train_samples,
-        objective=cfg.train.objective,
-    )
+    sizes = [_size(training) for training in trainings(cfg)]
+    data = together(sizes)
     if data is None:
         notes.append("the training files can't be read from here, so tokens and steps are unknown.")
     parameters = trainable = memory = None
@@ -100,13 +97,30 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
         memory_per_worker_bytes=memory.total_bytes if memory else None,
         data=data,
         tokens_per_optimizer_step=round(data.tokens / data.rows * rows_per_step(cfg)) if data else None,
-        optimizer_steps=optimizer_steps(cfg, data),
+        optimizer_steps=_all_steps(cfg, sizes),
         num_trials=_num_trials(cfg),
         demands=demands(cfg),
         cluster_resources=have,
         schedulable=None if have is None else not missing,
         notes=(*notes, *missing),
     )
+
+
+def _size(cfg: RunConfig) -> DataSize | None:
+    """What one training reads."""
+    return measure(
+        cfg.datasets,
+        max_length=cfg.data.max_length,
+        max_rows=cfg.data.max_train_samples,
+        objective=cfg.train.objective,
+    )
+
+
+def _all_steps(cfg: RunConfig, sizes: Sequence[DataSize | None]) -> int | None:
+    """Optimizer steps of all stages together."""
+    steps = [optimizer_steps(training, size) for training, size in zip(trainings(cfg), sizes, strict=True)]
+    known = [number for number in steps if number is not None]
+    return sum(known) if len(known) == len(steps) else None
 
 
 def rows_per_step(cfg: RunConfig) -> int:
@@ -116,7 +130,7 @@ def rows_per_step(cfg: RunConfig) -> int:
 
 
 def optimizer_steps(cfg: RunConfig, data: DataSize | None) -> int | None:
-    """Optimizer steps of the whole run; None where neither the data nor ``max_steps`` tells."""
+    """Optimizer steps of one training; None where neither the data nor ``max_steps`` tells."""
     limit = cfg.train.max_steps
     if data is None:
         return limit

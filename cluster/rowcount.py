@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -70,6 +70,18 @@ def measure(
     rows = min(len(lengths), max_rows or len(lengths))
     tokens = sum(lengths) * rows // len(lengths) * (2 if objective == "dpo" else 1)
     return DataSize(rows=rows, tokens=tokens, longest_row_tokens=max(lengths))
+
+
+def together(sizes: Sequence[DataSize | None]) -> DataSize | None:
+    """The size of several trainings' data; None where one of them is not known."""
+    known = [size for size in sizes if size is not None]
+    if not known or len(known) < len(sizes):
+        return None
+    return DataSize(
+        rows=sum(size.rows for size in known),
+        tokens=sum(size.tokens for size in known),
+        longest_row_tokens=max(size.longest_row_tokens for size in known),
+    )
 
 
 def _row_bytes(path: Path) -> list[int]:

@@ -18,11 +18,12 @@ from luthier.cluster import check_resources, plan, plan_table
 from luthier.cluster.memory import estimate, num_parameters, num_trainable
 from luthier.cluster.rowcount import measure
 from luthier.cluster.shapes import Shapes, directory_shapes, gguf_shapes, safetensors_shapes, weight_shapes
-from luthier.config import RunConfig
+from luthier.config import RunConfig, load_config
 from luthier.config.data import DatasetConfig
 from luthier.config.model import ModelConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import ModelError, ResourceError
+from tests.conftest import ROOT
 
 SHAPES: Shapes = {
     "model.embed_tokens.weight": (100, 16),
@@ -267,3 +268,10 @@ def test_preferences_need_the_memory_of_two_rows_and_classes_need_no_vocabulary(
     )
     assert (dpo.logits_bytes, classes.logits_bytes) == (2 * sft.logits_bytes, 0)
     assert dpo.activations_bytes == 2 * sft.activations_bytes
+
+
+def test_stages_are_planned_together() -> None:
+    staged = plan(load_config(ROOT / "configs" / "stages.yaml"))
+    assert staged.data is not None
+    assert staged.data.rows == 3 * 240
+    assert staged.optimizer_steps == 15 + 15 + 30  # the last stage has half the rows a step
