@@ -132,13 +132,18 @@ def test_a_sample_shows_in_the_account_of_the_same_file(
 
 
 def test_a_broken_row_is_named_by_its_line_and_nothing_is_kept(
-    base_model_dir: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base_model_dir: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the reading process has another directory
     Path("train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 3 + '{"prompt": "a"\n')
-    with pytest.raises(DataError, match=r"^train\.jsonl:4: not valid JSON at column 15") as caught:
+    with pytest.raises(DataError, match=r"^train\.jsonl:4: not valid JSON at column .*\.$") as caught:
         prepare_blocks([DatasetConfig(train="train.jsonl")], DATA, base_model_dir, SPLITS)
     assert type(caught.value) is DataError
+    assert "Traceback" not in "".join(capfd.readouterr())
     assert not list(cache.glob("blocks/*"))
 
 
