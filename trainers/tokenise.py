@@ -97,7 +97,7 @@ def tokenised(sources: Sequence[Source], objective: Objective) -> Iterator[pa.Ta
         DataError: A row can't be used.
     """
     _settle_ray_data()
-    num_processes = math.ceil(sum(source.size_bytes for source in sources) / BYTES_PER_PROCESS)
+    num_processes = max(math.ceil(sum(source.size_bytes for source in sources) / BYTES_PER_PROCESS), 1)
     with warnings.catch_warnings():
         # Ray prints an error of its own about actors that may be restarted, and calls the one way to say no old.
         warnings.simplefilter("ignore", DeprecationWarning)
