@@ -40,18 +40,16 @@ class SplitReport:
     def lines(self) -> dict[str, int]:
         """What is shown of it, in order."""
         account = self.account
-        limits = {key: value for key, value in account.limits.items() if value is not None}
-        sample = next((key for key in limits if key.endswith("_samples")), "")
         return {
             "rows": account.rows,
             "rows kept": account.kept,
             "rows dropped": account.dropped,
             **{f"  {reason}": count for reason, count in account.reasons.items()},
-            f"rows truncated to data.max_length={limits.get('data.max_length')}": account.truncated,
+            f"rows truncated to data.max_length={account.limits.get('data.max_length')}": account.truncated,
             "  tokens cut off": account.cut_tokens,
             "rows divided": account.divided,
             "  pieces": account.pieces,
-            f"left out by {sample}={limits.get(sample)}": account.not_drawn,
+            "left out by data.max_*_samples": account.not_drawn,
             "tokens": account.tokens,
             "tokens with loss": account.loss_tokens,
             "longest": account.longest,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,13 +20,12 @@ import pyarrow as pa
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
-from ray.exceptions import RayError
 
 from luthier.config.data import DatasetConfig
 from luthier.config.objective import ObjectiveName
+from luthier.errors import LuthierError
 from luthier.rows import row_from_dict
 from luthier.trainers.files import Split, iter_rows, split_path
-from luthier.trainers.remote_errors import unwrap
 
 if TYPE_CHECKING:
     from luthier.trainers.objectives import Objective
@@ -41,9 +41,17 @@ ENCODED = pa.schema(
         "num_loss_tokens": pa.int32(),
         "num_cut": pa.int32(),
         "why_dropped": pa.string(),  # null: it is kept
+        "error": pa.binary(),  # null, or why there is no sequence here
     }
 )
-"""Columns of an encoded sequence."""
+"""Columns of an encoded sequence.
+
+An error of ours travels as a row in the place of what it was met at. Raised in a process of Ray Data's, it would come back
+with text added, after pages of Ray's own; and of several, any first.
+"""
+
+_READ = pa.schema({"split": pa.string(), "row": pa.string(), "error": pa.binary()})
+"""Columns of a row that was read; it is JSON."""
 
 BYTES_PER_PROCESS = 2_000_000
 """A process is added for as many bytes of data files: some 20,000 short rows. Each first imports transformers, 10 s on a
@@ -89,7 +97,7 @@ def tokenised(sources: Sequence[Source], objective: Objective) -> Iterator[pa.Ta
         DataError: A row can't be used.
     """
     _settle_ray_data()
-    num_processes = math.ceil(sum(source.size_bytes for source in sources) / BYTES_PER_PROCESS)
+    num_processes = max(math.ceil(sum(source.size_bytes for source in sources) / BYTES_PER_PROCESS), 1)
     with warnings.catch_warnings():
         # Ray prints an error of its own about actors that may be restarted, and calls the one way to say no old.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -105,11 +113,9 @@ def tokenised(sources: Sequence[Source], objective: Objective) -> Iterator[pa.Ta
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_processes),
             max_restarts=0,
         )
-    try:
-        for table in stage.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield table.cast(ENCODED)
-    except RayError as error:
-        raise unwrap(error) or error from error
+    for table in stage.iter_batches(batch_size=None, batch_format="pyarrow"):
+        _raise_first(table)
+        yield table.cast(ENCODED)
 
 
 def _settle_ray_data() -> None:
@@ -120,7 +126,6 @@ def _settle_ray_data() -> None:
         object_store_memory=IN_FLIGHT_BYTES
     )
     context.target_max_block_size = BLOCK_BYTES
-    context.raise_original_map_exception = True  # what Ray Data wraps, it brings back as text alone
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that there are no bars
 
@@ -152,7 +157,7 @@ class Files(Datasource):
         del parallelism, per_task_row_limit, data_context
         return [
             ReadTask(
-                partial(row_tables, source),
+                partial(_row_tables_or_error, source),
                 BlockMetadata(num_rows=None, size_bytes=source.size_bytes, exec_stats=None, input_files=None),
             )
             for source in self._sources
@@ -171,14 +176,32 @@ def row_tables(source: Source) -> Iterator[pa.Table]:
         texts.append(json.dumps(asdict(row)))
         size += len(texts[-1])
         if size >= BLOCK_BYTES:
-            yield _row_table(source.split, texts)
+            yield row_table(source.split, texts)
             texts, size = [], 0
     if texts:
-        yield _row_table(source.split, texts)
+        yield row_table(source.split, texts)
 
 
-def _row_table(split: Split, texts: list[str]) -> pa.Table:
-    return pa.table({"split": [split] * len(texts), "row": texts})
+def row_table(split: Split, texts: Sequence[str]) -> pa.Table:
+    """Rows as JSON, as they are handed to :class:`Tokenise`."""
+    return pa.Table.from_pydict({"split": [split] * len(texts), "row": texts, "error": [None] * len(texts)}, _READ)
+
+
+def _row_tables_or_error(source: Source) -> Iterator[pa.Table]:
+    try:
+        yield from row_tables(source)
+    except LuthierError as error:
+        yield _table_of(error, _READ)
+
+
+def _table_of(error: LuthierError, schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([{"error": pickle.dumps(error)}], schema)
+
+
+def _raise_first(table: pa.Table) -> None:
+    """Raise the first error that a table holds, if there is one."""
+    for error in table["error"].drop_null():
+        raise pickle.loads(error.as_py())
 
 
 class Tokenise:
@@ -189,17 +212,35 @@ class Tokenise:
     """
 
     def __init__(self, objective: Objective) -> None:
-        # Its tokenizer is loaded when first used: of an error in a constructor, Ray would bring back the text alone.
+        # Its tokenizer is loaded when first used: an error in a constructor could not travel as a row.
         self._objective = objective
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One table, in the order of its rows."""
+        """One table, in the order of its rows; of an error, nothing else."""
+        try:
+            return self._encode(batch)
+        except LuthierError as error:
+            return _table_of(error, ENCODED)
+
+    def _encode(self, batch: pa.Table) -> pa.Table:
+        _raise_first(batch)
         encoded: list[dict[str, Any]] = []
         for split, text in zip(batch["split"].to_pylist(), batch["row"].to_pylist(), strict=True):
             row = row_from_dict(json.loads(text))
             for piece, one in enumerate(self._objective.encode(row)):
                 learnt = one.num_loss_tokens
                 why = None if learnt else self._objective.why_dropped
-                values = (split, one.row_id, row.dataset, one.input_ids, one.labels, piece, learnt, one.num_cut, why)
-                encoded.append(dict(zip(ENCODED.names, values, strict=True)))
+                encoded.append(
+                    {
+                        "split": split,
+                        "row_id": one.row_id,
+                        "dataset": row.dataset,
+                        "input_ids": one.input_ids,
+                        "labels": one.labels,
+                        "piece": piece,
+                        "num_loss_tokens": learnt,
+                        "num_cut": one.num_cut,
+                        "why_dropped": why,
+                    }
+                )
         return pa.Table.from_pylist(encoded, schema=ENCODED)

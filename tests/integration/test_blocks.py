@@ -131,14 +131,31 @@ def test_a_sample_shows_in_the_account_of_the_same_file(
     assert sampled["train"].account.limits["data.max_train_samples"] == 10
 
 
-def test_a_broken_row_is_named_by_its_line_and_nothing_is_kept(
-    base_model_dir: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            '{"prompt": "a", "completion": "b"}\n' * 3 + '{"prompt": "a"\n',
+            r"train\.jsonl:4: not valid JSON at column .*\.",
+        ),
+        ("", r"datasets\[\]\.train: 'train\.jsonl' holds no rows; give a file with at least one\."),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_in_one_line_and_nothing_is_kept(
+    content: str,
+    expected: str,
+    base_model_dir: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the reading process has another directory
-    Path("train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 3 + '{"prompt": "a"\n')
-    with pytest.raises(DataError, match=r"^train\.jsonl:4: not valid JSON at column 15") as caught:
+    Path("train.jsonl").write_text(content)
+    with pytest.raises(DataError, match=f"^{expected}$") as caught:
         prepare_blocks([DatasetConfig(train="train.jsonl")], DATA, base_model_dir, SPLITS)
     assert type(caught.value) is DataError
+    assert "Traceback" not in "".join(capfd.readouterr())
     assert not list(cache.glob("blocks/*"))
 
 

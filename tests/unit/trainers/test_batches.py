@@ -77,7 +77,7 @@ def test_rows_of_like_length_are_learnt_together_each_once_an_epoch() -> None:
 
 
 def test_rows_are_padded_on_the_left_and_positions_start_at_their_first_token() -> None:
-    rows = [Encoded("a", (5, 6, 7, 8), (IGNORE, IGNORE, 7, 8)), Encoded("b", (9, 3), (9, 3), False)]
+    rows = [Encoded("a", (5, 6, 7, 8), (IGNORE, IGNORE, 7, 8)), Encoded("b", (9, 3), (9, 3))]
     batch = collate(rows, pad_id=0)
     assert batch.row_ids == ("a", "b")
     assert batch.input_ids_BS.tolist() == [[5, 6, 7, 8], [0, 0, 9, 3]]

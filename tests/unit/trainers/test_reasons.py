@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from luthier.config.objective import DpoConfig
@@ -17,7 +16,7 @@ from luthier.trainers.objectives.classification import Classification
 from luthier.trainers.objectives.dpo import Dpo
 from luthier.trainers.objectives.pretraining import Pretraining
 from luthier.trainers.objectives.sft import Sft
-from luthier.trainers.tokenise import Tokenise
+from luthier.trainers.tokenise import Tokenise, row_table
 
 LIMIT = 48
 LONG = "word " * 100
@@ -30,7 +29,7 @@ def talk(question: str, answer: str, rejected: str | None = None) -> Row:
 def account_of(objective: Objective, rows: list[Row]) -> SplitAccount:
     texts = [json.dumps(asdict(row)) for row in rows]
     accountant = Accountant()
-    accountant.add(Tokenise(objective)(pa.table({"split": ["train"] * len(rows), "row": texts})))
+    accountant.add(Tokenise(objective)(row_table("train", texts)))
     return accountant.account()
 
 
