@@ -6,7 +6,6 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,9 +105,11 @@ def _run_until_it_fits(job: Job) -> None:
 
 
 def _run_workers(job: Job) -> None:
-    note = job.workdir / "checkpoints" / "at-work"
-    with standing_by(note) if job.cfg.train.keeps_spares else nullcontext({}) as variables:
-        _fit(job, {"OMP_NUM_THREADS": str(worker_threads(job.cfg)), **variables})
+    variables = {"OMP_NUM_THREADS": str(worker_threads(job.cfg))}
+    if not job.cfg.train.keeps_spares:
+        return _fit(job, variables)
+    with standing_by(job.workdir / "checkpoints" / "at-work") as more:
+        _fit(job, {**variables, **more})
 
 
 def _fit(job: Job, variables: dict[str, str]) -> None:
