@@ -104,7 +104,7 @@ def prestart(num: int) -> None:
 
     Where Ray refuses, a warning says so: the run does without.
     """
-    import grpc  # type: ignore[import-untyped]
+    import grpc
 
     try:
         _ask(num)
