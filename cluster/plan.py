@@ -70,7 +70,8 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
     if cfg.train.strategy == "auto":
         choice = choose(cfg, have)
         cfg, reason = choice.settled(cfg), choice.reason
-    sizes = [_size(training) for training in trainings(cfg)]
+    parts = trainings(cfg)
+    sizes = [_size(part) for part in parts]
     data = together(sizes)
     if data is None:
         notes.append("the training files can't be read from here, so tokens and steps are unknown.")
@@ -97,7 +98,7 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
         memory_per_worker_bytes=memory.total_bytes if memory else None,
         data=data,
         tokens_per_optimizer_step=round(data.tokens / data.rows * rows_per_step(cfg)) if data else None,
-        optimizer_steps=_all_steps(cfg, sizes),
+        optimizer_steps=_all_steps(parts, sizes),
         num_trials=_num_trials(cfg),
         demands=demands(cfg),
         cluster_resources=have,
@@ -116,9 +117,9 @@ def _size(cfg: RunConfig) -> DataSize | None:
     )
 
 
-def _all_steps(cfg: RunConfig, sizes: Sequence[DataSize | None]) -> int | None:
-    """Optimizer steps of all stages together."""
-    steps = [optimizer_steps(training, size) for training, size in zip(trainings(cfg), sizes, strict=True)]
+def _all_steps(parts: Sequence[RunConfig], sizes: Sequence[DataSize | None]) -> int | None:
+    """Optimizer steps of all trainings together."""
+    steps = [optimizer_steps(part, size) for part, size in zip(parts, sizes, strict=True)]
     known = [number for number in steps if number is not None]
     return sum(known) if len(known) == len(steps) else None
 

@@ -14,21 +14,18 @@ from luthier.trainers.classifier import merge_classifier
 from luthier.trainers.loop import Job
 
 
-def write_artifact(
-    job: Job, best: Checkpoint, artifact_dir: Path, whole: RunConfig | None = None, jobs: Sequence[Job] = ()
-) -> Manifest:
+def write_artifact(cfg: RunConfig, jobs: Sequence[Job], best: Checkpoint, artifact_dir: Path) -> Manifest:
     """Copy the best weights, the tokenizer and the resolved config, and describe them in a manifest written last.
 
     A classifier's adapter is merged into its base: an adapter knows no labels. The directory appears whole or not at all.
 
     Args:
-        job: What was run.
-        best: Where the weights are.
+        cfg: The run's configuration.
+        jobs: Its trainings, whose data is named; the last one made the weights.
+        best: Where these are.
         artifact_dir: Where the artifact goes.
-        whole: The run's config, where the job is the last of its stages and the artifact is the run's; None: the job's.
-        jobs: All of the run's stages, of which each names its data; none: the job alone.
     """
-    cfg = whole or job.cfg
+    job = jobs[-1]
     half_made = artifact_dir.with_name(artifact_dir.name + ".partial")
     shutil.rmtree(half_made, ignore_errors=True)
     shutil.copytree(best.weights_dir, half_made)
@@ -41,7 +38,7 @@ def write_artifact(
     objective.tokenizer.hf.save_pretrained(half_made / "tokenizer")
     (half_made / "config.yaml").write_text(dump_yaml(with_absolute_paths(cfg)), encoding="utf-8")
     prints: dict[str, dict[DataFingerprint, None]] = {}
-    for one in jobs or [job]:
+    for one in jobs:
         for split, block in (("train", one.train), ("validation", one.validation)):
             if block is not None:
                 prints.setdefault(split, {}).update(dict.fromkeys(block.fingerprints))

@@ -76,10 +76,12 @@ class Rows(Sequence[Encoded]):
         names = coded.dictionary.to_pylist()
         return [names[code] for code in coded.indices.to_numpy()[np.asarray(self._order)]]
 
-    def of(self, dataset: str) -> Rows:
-        """The rows of one dataset."""
-        named = zip(self._order, self.datasets(), strict=True)
-        return Rows(self._table, [position for position, name in named if name == dataset])
+    def by_dataset(self) -> dict[str, Rows]:
+        """The rows of each dataset, in their order."""
+        positions: dict[str, list[int]] = {}
+        for position, name in zip(self._order, self.datasets(), strict=True):
+            positions.setdefault(name, []).append(position)
+        return {name: Rows(self._table, order) for name, order in positions.items()}
 
     def by_length(self) -> Rows:
         """The same rows, the longest first."""

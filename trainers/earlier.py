@@ -51,4 +51,4 @@ class EarlierTask:
     def task(self, base_model_dir: Path, rows: Rows) -> Task:
         """The task as it is validated, on those of its rows that are used."""
         objective = build_objective(self.train, self.data, base_model_dir)
-        return Task(self.name, objective, rows.by_length(), is_earlier=True)
+        return Task(self.name, objective, rows.by_length(), self.train.learns_tokens, is_earlier=True)

@@ -102,7 +102,7 @@ def train(
     if best is None:
         raise TrainingFailed(f"{workdir}: the run ended without a complete checkpoint.")
     artifact_dir = job.workdir / "artifact"
-    manifest = write_artifact(job, best, artifact_dir)
+    manifest = write_artifact(cfg, [job], best, artifact_dir)
     return TrainResult(artifact_dir, manifest, best, tuple(read_metrics(job.workdir / FILE_NAME)), job)
 
 

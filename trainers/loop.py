@@ -29,7 +29,6 @@ from luthier.trainers.packing import PackedPlan, Plan
 from luthier.trainers.resuming import DIVIDED, load_weights, resume, seed_dropout, snapshot
 from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver
-from luthier.trainers.seen import rows_seen
 from luthier.trainers.speed import speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
 from luthier.trainers.validation import Task, Validation
@@ -90,8 +89,11 @@ class Job:
         """
         tasks = []
         if self.validation is not None:
-            rows = self._drawn(self.validation)
-            tasks = [Task(name, objective, rows.of(name).by_length()) for name in dict.fromkeys(rows.datasets())]
+            learns_tokens = self.cfg.train.learns_tokens
+            tasks = [
+                Task(name, objective, rows.by_length(), learns_tokens)
+                for name, rows in self._drawn(self.validation).by_dataset().items()
+            ]
         return tasks + [one.task(self.base_model_dir, self._drawn(one.validation)) for one in self.earlier]
 
     def _drawn(self, validation: Block) -> Rows:
@@ -159,7 +161,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     seed_dropout(newest, worker, job.cfg.seed)
     first_step = newest.step if newest else 0
     validation = Validation(tasks, strategy, model, losses, flat, worker, train.per_device_train_batch_size)
-    seen = rows_seen(plan, first_step, worker.world_size)
+    seen = int(newest.metrics["rows_seen"]) if newest else 0
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
     samples = SampleLog(job.workdir, worker, first_step) if train.log_samples else None
     saver = Saver(store, worker, report, in_background=train.async_save)

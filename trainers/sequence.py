@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from luthier.config.run import RunConfig
@@ -156,16 +156,15 @@ def _guard(
 def _as_one(cfg: RunConfig, results: Sequence[TrainResult], workdir: Path) -> TrainResult:
     """The last stage's result, described as that of the run."""
     last = results[-1]
-    job = replace(last.job, workdir=workdir.resolve())
-    artifact_dir = job.workdir / "artifact"
-    manifest = write_artifact(last.job, last.best, artifact_dir, cfg, [result.job for result in results])
+    artifact_dir = workdir.resolve() / "artifact"
+    manifest = write_artifact(cfg, [result.job for result in results], last.best, artifact_dir)
     rows: list[Metrics] = []
     for number, result in enumerate(results, start=1):
         done = rows[-1]["step"] if rows else 0
         rows += [{**row, "step": row["step"] + done, "stage": number} for row in result.metrics]
-    atomic_write_text(job.workdir / FILE_NAME, "".join(json.dumps(row) + "\n" for row in rows))
+    atomic_write_text(workdir / FILE_NAME, "".join(json.dumps(row) + "\n" for row in rows))
     by_name = {stage.name: result for stage, result in zip(cfg.stages, results, strict=True)}
-    return TrainResult(artifact_dir, manifest, last.best, tuple(rows), job, by_name)
+    return TrainResult(artifact_dir, manifest, last.best, tuple(rows), last.job, by_name)
 
 
 def read_stages(directory: Path) -> list[StageOutcome]:

@@ -90,7 +90,7 @@ def keep_one(*, note_imports: bool) -> None:
         note_imports: Note for all spares what this process has imported: one worker, which imports the most.
     """
     file = Path(os.environ.get(_AT_WORK, ""))
-    if not file.is_file() or _asked.is_set():
+    if _asked.is_set() or not file.is_file():
         return
     _asked.set()
     if note_imports:

@@ -24,12 +24,14 @@ class Task:
         name: The dataset's.
         objective: How they are judged.
         rows: In an order that needs little padding.
+        learns_tokens: Whether they are judged token by token, and so may lie flat.
         is_earlier: Whether an earlier stage taught it, so that it has no part in ``eval_loss``.
     """
 
     name: str
     objective: Objective
     rows: Sequence[Encoded]
+    learns_tokens: bool
     is_earlier: bool = False
 
 
@@ -86,7 +88,7 @@ class Validation:
     def _sums(self, task: Task) -> tuple[dict[str, float], float]:
         """A task's summed loss and figures over all workers, each row seen by one of them, and what they are over."""
         objective = task.objective
-        collate = self._flat if self._flat is not None and objective.learns_tokens else objective.collate
+        collate = self._flat if self._flat is not None and task.learns_tokens else objective.collate
         total, items = 0.0, 0
         # ZeRO-3 gathers weights in every forward pass, so all workers must run equally many.
         per_worker = math.ceil(len(task.rows) / self._worker.world_size)

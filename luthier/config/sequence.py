@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -67,12 +68,13 @@ def check(cfg: RunConfig) -> None:
                 raise ValueError(
                     f"stages[{number}].train.{key} must be the same in all stages; set train.{key} instead"
                 )
-    _check_objectives(cfg)
-    _check_guards(cfg)
+    parts = trainings(cfg)
+    _check_objectives(cfg, parts)
+    _check_guards(cfg, parts)
 
 
-def _check_objectives(cfg: RunConfig) -> None:
-    objectives = [one.train.objective for one in trainings(cfg)]
+def _check_objectives(cfg: RunConfig, parts: Sequence[RunConfig]) -> None:
+    objectives = [one.train.objective for one in parts]
     if objectives[-1] != cfg.train.objective:
         raise ValueError(
             f"train.objective is {cfg.train.objective} and the last stage's {objectives[-1]}; the run is judged and served "
@@ -85,10 +87,10 @@ def _check_objectives(cfg: RunConfig) -> None:
         )
 
 
-def _check_guards(cfg: RunConfig) -> None:
+def _check_guards(cfg: RunConfig, parts: Sequence[RunConfig]) -> None:
     """A guard needs something to compare."""
     earlier: dict[str, bool] = {}
-    for number, (stage, one) in enumerate(zip(cfg.stages, trainings(cfg), strict=True)):
+    for number, (stage, one) in enumerate(zip(cfg.stages, parts, strict=True)):
         unseen = [name for name, has_validation in earlier.items() if not has_validation]
         if stage.max_forgetting is not None and (unseen or not earlier):
             why = f"dataset {unseen[0]!r} has no validation file" if unseen else "no stage comes before it"

@@ -66,6 +66,12 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+def last_step(stream: Path) -> int:
+    """The newest step of a metrics stream; 0 where there is none."""
+    rows = read_metrics(stream)
+    return int(rows[-1]["step"]) if rows else 0
+
+
 @dataclass
 class Strike:
     """Something done to a run when it has finished a step.
@@ -116,17 +122,17 @@ class Watcher:
 
     def follow(self) -> None:
         for strike in self.strikes:
-            if not self._until(lambda strike=strike: self._last_step() >= strike.step):  # type: ignore[misc]
+            if not self._until(lambda strike=strike: last_step(self.path) >= strike.step):  # type: ignore[misc]
                 return
             mark = self._mark()
-            strike.newest_step = self._last_step()
+            strike.newest_step = last_step(self.path)
             strike.killed_at = time.monotonic()
             strike.act()
             # A new attempt puts a new file in the old one's place, and appends to it.
             if not self._until(lambda mark=mark: self._mark() != mark):  # type: ignore[misc]
                 return
-            strike.resumed_from = self._last_step()
-            self._until(lambda strike=strike: self._last_step() > (strike.resumed_from or 0))  # type: ignore[misc]
+            strike.resumed_from = last_step(self.path)
+            self._until(lambda strike=strike: last_step(self.path) > (strike.resumed_from or 0))  # type: ignore[misc]
             strike.next_step_s = time.monotonic() - strike.killed_at
 
     def _until(self, condition: Callable[[], bool]) -> bool:
@@ -134,10 +140,6 @@ class Watcher:
             if condition():
                 return True
         return False
-
-    def _last_step(self) -> int:
-        rows = read_metrics(self.path)
-        return int(rows[-1]["step"]) if rows else 0
 
     def _mark(self) -> int:
         return self.path.stat().st_ino if self.path.exists() else 0

@@ -15,9 +15,9 @@ import torch
 
 from luthier.config import RunConfig, dump_yaml
 from luthier.digests import sha256_file
-from luthier.trainers.metrics_stream import FILE_NAME, read_metrics
+from luthier.trainers.metrics_stream import FILE_NAME
 from tests.chaos.conftest import STRATEGIES, ConfigAt
-from tests.chaos.harness import Outcome, assert_same
+from tests.chaos.harness import Outcome, assert_same, last_step
 
 KILLED_AFTER = 7
 SAVE_STEPS = 2
@@ -34,9 +34,9 @@ def command_for(cfg: RunConfig, base_model_dir: Path, directory: Path) -> list[s
     return [sys.executable, "-m", "luthier.cli", "train", str(path), "--json"]
 
 
-def last_step(workdir: Path | None) -> int:
-    rows = read_metrics(workdir / FILE_NAME) if workdir else []
-    return int(rows[-1]["step"]) if rows else 0
+def steps_done(cfg: RunConfig) -> int:
+    workdir = run_in(cfg)
+    return last_step(workdir / FILE_NAME) if workdir else 0
 
 
 def run_in(cfg: RunConfig) -> Path | None:
@@ -56,7 +56,7 @@ def kill_after(step: int, command: list[str], cfg: RunConfig, log: Path) -> Path
     with log.open("wb") as stream:
         driver = subprocess.Popen(command, stdout=stream, stderr=stream)
     deadline = time.monotonic() + PATIENCE_S
-    while last_step(run_in(cfg)) < step:
+    while steps_done(cfg) < step:
         assert driver.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
         time.sleep(0.005)
     workdir = run_in(cfg)
@@ -117,7 +117,7 @@ def test_a_command_that_was_killed_and_given_again_is_the_run_that_was_left_alon
     cfg = config_at(tmp_path, **STRATEGIES[name])
     command = command_for(cfg, shallow_base_dir, tmp_path)
     workdir = kill_after(KILLED_AFTER, command, cfg, tmp_path / "killed.log")
-    done_before = last_step(workdir)
+    done_before = last_step(workdir / FILE_NAME)
     saved = max(int(path.parent.name[5:]) for path in workdir.glob("checkpoints/step-*/checkpoint.json"))
     assert done_before - saved <= SAVE_STEPS + 1  # one save may be under way
     with pytest.raises(AssertionError):

@@ -174,7 +174,7 @@ def artifacts(jobs: dict[str, Job]) -> Callable[[str], tuple[Path, Manifest]]:
         if case not in made:
             best = job.store().best()
             assert best is not None
-            made[case] = write_artifact(job, best, place)
+            made[case] = write_artifact(job.cfg, [job], best, place)
         return place, made[case]
 
     return find

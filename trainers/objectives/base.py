@@ -52,9 +52,6 @@ class Objective(Protocol):
     unit: str
     """What the loss is averaged over, as the metrics stream calls it: ``loss_tokens``, ``rows`` or ``pairs``."""
 
-    learns_tokens: bool
-    """Whether the loss is that of next tokens, so that rows may lie one behind the other."""
-
     classes: tuple[str, ...]
     """Labels that a classification head tells apart, by index; empty where there is no head."""
 

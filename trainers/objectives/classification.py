@@ -39,7 +39,6 @@ class Classification:
     """
 
     unit = "rows"
-    learns_tokens = False
     why_dropped = "the row has no class"
 
     def __init__(self, base_model_dir: Path, max_length: int, classes: tuple[str, ...]) -> None:

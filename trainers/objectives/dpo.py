@@ -39,7 +39,6 @@ class Dpo:
     """
 
     unit = "pairs"
-    learns_tokens = False
     classes: tuple[str, ...] = ()
     why_dropped = "an answer lies behind data.max_length"
 

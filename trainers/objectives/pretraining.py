@@ -28,7 +28,6 @@ class Pretraining:
     """
 
     unit = "loss_tokens"
-    learns_tokens = True
     classes: tuple[str, ...] = ()
     why_dropped = "the text is one token, and the first is never predicted"
 

@@ -25,7 +25,6 @@ class Sft:
     """
 
     unit = "loss_tokens"
-    learns_tokens = True
     classes: tuple[str, ...] = ()
     why_dropped = "no answer token within data.max_length"
 
