@@ -21,7 +21,7 @@ from luthier.trainers.inprocess import make_job, worker_threads
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, MetricsTail, read_metrics
 from luthier.trainers.remote_errors import unwrap
-from luthier.trainers.spares import keep_one, standing_by, stop_standing_by
+from luthier.trainers.spares import keep_one, standing_by, start_first, stop_standing_by
 from luthier.trainers.strategies import Worker
 
 log = logging.getLogger(__name__)
@@ -124,13 +124,19 @@ def _run_until_it_fits(job: Job) -> None:
 
 
 def _run_workers(job: Job) -> None:
-    note = job.workdir / "checkpoints" / "at-work"
-    with standing_by(note if job.cfg.train.keeps_spares else None) as variables:
+    with standing_by(job.workdir / "checkpoints" / "at-work") as variables:
         _fit(job, {"OMP_NUM_THREADS": str(worker_threads(job.cfg)), **variables})
 
 
 def _fit(job: Job, variables: dict[str, str]) -> None:
     """Run the workers, with these variables in their environment."""
+    train = job.cfg.train
+    wait_s, starts = _patience(train)
+    # Ray hands these to its controller.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(wait_s)
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.hang_timeout_s)
+    start_first(train.max_workers, train.reserved_per_worker, variables)
+
     from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -138,8 +144,6 @@ def _fit(job: Job, variables: dict[str, str]) -> None:
     from luthier.trainers.faults import EndOnLastingFailures
     from luthier.trainers.spare_helpers import KeepHelpers
 
-    train = job.cfg.train
-    wait_s, starts = _patience(train)
     trainer = TorchTrainer(
         _worker_main,
         train_loop_config={"job": job},
@@ -160,9 +164,6 @@ def _fit(job: Job, variables: dict[str, str]) -> None:
     )
     # Ray's own list of checkpoints names those that our store has deleted since, and Ray would not start over them.
     (job.workdir / "checkpoints" / "checkpoint_manager_snapshot.json").unlink(missing_ok=True)
-    # Ray hands these to its controller.
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(wait_s)
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.hang_timeout_s)
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
@@ -200,7 +201,8 @@ def _worker_main(config: dict[str, Any]) -> None:
             checkpoint_dir_name=checkpoint.path.name,
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
-        keep_one(note_imports=worker.rank == 0)  # from the first checkpoint on there is something to go on from
+        if job.cfg.train.keeps_spares:
+            keep_one(note_imports=worker.rank == 0)  # from the first checkpoint on there is something to go on from
 
     try:
         train_loop(job, worker, report, _must_leave)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from luthier.trainers.spares import prestart
+from luthier.trainers.spares import keep_here
 
 _HELPERS = 3
 """Barrier, watch for machines that are taken away, and data sets: each a process that would start beside the workers."""
@@ -22,7 +22,7 @@ class KeepHelpers(UserCallback):
         """Called in the controller, whose environment the helpers share."""
         if self._due:
             self._due = False
-            prestart(_HELPERS)
+            keep_here(_HELPERS)
 
     def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
         """The helpers of the next group take what is kept now."""

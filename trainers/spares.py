@@ -1,10 +1,9 @@
-"""Processes that stand by for workers that die: started, with everything imported.
+"""Processes that stand by for workers to come: started, with everything imported.
 
-Starting Python and importing torch and transformers takes most of the time between a worker's death and the next step.
-Ray keeps no process ready for it: an actor takes over an idle process only if no task has run in it and its runtime
-environment is the same (WorkerFitForLease in ray/src/ray/raylet/worker_pool.cc), and idle ones are ended after a second
-where all CPUs are in use. So each worker asks the Ray daemon of its machine for one more process like its own, by the
-request that Ray has for prestarting, and a setup hook in that process imports what the worker has imported by then.
+Starting Python and importing torch and transformers takes most of the time before a run's first step, and between a
+worker's death and the next one. So the first workers' processes are asked for before Ray Train is, and import while its
+controller starts; later each worker asks the Ray daemon of its machine for one more process like its own, which imports
+what the worker has imported by then. Either import is a setup hook of the process.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from luthier.digests import atomic_write_text
+from luthier.trainers.prestart import prestart, runtime_env_with
 
 log = logging.getLogger(__name__)
 
@@ -27,26 +28,23 @@ _AT_WORK = "LUTHIER_AT_WORK_FILE"
 _HOOK = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 """How Ray tells a process its hook; the public setting exists for whole jobs only."""
 
+_EVERY_WORKER_IMPORTS = ("torch", "transformers", "peft", "ray.train.torch", "luthier.trainers.loop")
 _LOOK_EVERY_S = 2.0
+_KEEP_FIRST_FOR_S = 60
 _KEEP_FOR_S = 365 * 24 * 3600
-_ASK_FOR_S = 10.0
 _asked = threading.Event()
 _at_work = threading.Event()
 
 
 @contextmanager
-def standing_by(file: Path | None) -> Iterator[dict[str, str]]:
-    """Environment variables for workers that may have spares while the block runs.
+def standing_by(file: Path) -> Iterator[dict[str, str]]:
+    """Environment variables for workers that have processes stand by while the block runs.
 
     Args:
-        file: Where workers note what they have imported, on storage that all see; spares leave when it is gone. None: there
-            are to be no spares.
+        file: What those are to import, on storage that all see; they leave when it is gone.
     """
-    if file is None:
-        yield {}
-        return
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
+    atomic_write_text(file, "\n".join(_EVERY_WORKER_IMPORTS))
     try:
         yield {_AT_WORK: str(file), _HOOK: f"{__name__}.stand_by"}
     finally:
@@ -54,12 +52,11 @@ def standing_by(file: Path | None) -> Iterator[dict[str, str]]:
 
 
 def stand_by() -> None:
-    """Import what the workers have imported, and leave with the run.
-
-    Ray calls it in each new process of the workers' kind; in the first ones there is nothing to follow yet.
-    """
+    """Import what workers import, and leave with the run; Ray calls it in each new process of the workers' kind."""
     file = Path(os.environ[_AT_WORK])
     threading.Thread(target=_leave_after, args=(file,), daemon=True, name="spare").start()
+    # Which GPUs a process may use is decided when it is given work; torch's other way to look for them fixes it for good.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     try:
         names = file.read_text().split()
     except FileNotFoundError:  # the run ended meanwhile
@@ -83,11 +80,34 @@ def _leave_after(file: Path) -> None:
         os._exit(0)
 
 
+def start_first(num_workers: int, reserved: Mapping[str, float], variables: Mapping[str, str]) -> None:
+    """Have the processes of the first workers started where there is room for these, before Ray Train asks for them.
+
+    Args:
+        num_workers: The most workers that there will be.
+        reserved: Resource name to amount, of each.
+        variables: Environment variables that they are given.
+    """
+    import ray
+    from ray._private.state import available_resources_per_node
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+
+    # The controller's variables, which its workers inherit, and their own.
+    runtime_env = runtime_env_with({"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0", **get_env_vars_to_propagate(), **variables})
+    free = available_resources_per_node()
+    for node in ray.nodes():
+        here = free.get(node["NodeID"], {}) if node["Alive"] else {}
+        fit = min([num_workers, *(int(here.get(key, 0.0) // amount) for key, amount in reserved.items())])
+        if fit > 0:
+            prestart(node, runtime_env, fit, _KEEP_FIRST_FOR_S)
+            num_workers -= fit
+
+
 def keep_one(*, note_imports: bool) -> None:
     """Have one more process like this one started on this machine, the first time that a worker calls.
 
     Args:
-        note_imports: Note for all spares what this process has imported: one worker, which imports the most.
+        note_imports: Note for all that stand by what this process has imported: one worker, which imports the most.
     """
     file = Path(os.environ.get(_AT_WORK, ""))
     if _asked.is_set() or not file.is_file():
@@ -96,39 +116,13 @@ def keep_one(*, note_imports: bool) -> None:
     if note_imports:
         names = [name for name, module in list(sys.modules.items()) if getattr(module, "__spec__", None) is not None]
         atomic_write_text(file, "\n".join(names))
-    prestart(1)
+    keep_here(1)
 
 
-def prestart(num: int) -> None:
-    """Have processes like this one started on this machine, for actors to come; nobody waits for them.
-
-    Where Ray refuses, a warning says so: the run does without.
-    """
-    import grpc
-
-    try:
-        _ask(num)
-    except (grpc.RpcError, OSError) as error:
-        log.warning("no process stands by here, so that a restart takes longer: %s", error)
-
-
-def _ask(num: int) -> None:
+def keep_here(num: int) -> None:
+    """Have processes like this one started on this machine, to stay until they are taken or told to leave."""
     import ray
-    from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated.common_pb2 import Language
-    from ray.core.generated.node_manager_pb2 import PrestartWorkersRequest
-    from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
-    from ray.core.generated.runtime_environment_pb2 import RuntimeEnvInfo
 
-    here = ray.get_runtime_context()
-    daemon = next(node for node in ray.nodes() if node["NodeID"] == here.get_node_id())
-    request = PrestartWorkersRequest(
-        language=Language.PYTHON,
-        job_id=bytes.fromhex(here.get_job_id()),
-        runtime_env_info=RuntimeEnvInfo(serialized_runtime_env=here.get_runtime_env_string()),
-        keep_alive_duration_secs=_KEEP_FOR_S,
-        num_workers=num,
-    )
-    channel = init_grpc_channel(f"{daemon['NodeManagerAddress']}:{daemon['NodeManagerPort']}")
-    with channel:
-        NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=_ASK_FOR_S)
+    context = ray.get_runtime_context()
+    here: Any = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    prestart(here, context.get_runtime_env_string(), num, _KEEP_FOR_S)

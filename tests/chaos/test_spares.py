@@ -1,7 +1,8 @@
-"""A worker that dies is followed by a process that stood by with everything imported, and none is left at the end."""
+"""Workers take processes that stand by with everything imported, from the first on, and none is left at the end."""
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from luthier.trainers.fit import train
 from tests.chaos.conftest import ConfigAt
 from tests.chaos.harness import Strike, kill_one, striking, workers
 
-pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def standing_by(file: Path) -> list[psutil.Process]:
@@ -27,6 +28,32 @@ def standing_by(file: Path) -> list[psutil.Process]:
     return found
 
 
+def test_the_first_workers_are_processes_that_were_started_before_ray_train(
+    config_at: ConfigAt, shallow_base_dir: Path, tmp_path: Path
+) -> None:
+    file = (tmp_path / "run" / "checkpoints" / "at-work").resolve()
+    stood_by: set[int] = set()
+    at_work: set[int] = set()
+
+    def note() -> None:
+        at_work.update(process.pid for process in workers())
+
+    def look() -> None:
+        while not at_work:
+            stood_by.update(process.pid for process in standing_by(file))
+            time.sleep(0.5)
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    cfg = config_at(tmp_path, max_failures=0, num_train_epochs=1)
+    with striking(tmp_path / "run", Strike(1, note)):
+        train(cfg, base_model_dir=shallow_base_dir, workdir=tmp_path / "run")
+    looking.join()
+    assert len(at_work) == 2
+    assert at_work <= stood_by
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("spare_workers", [True, False], ids=["kept", "control: none are kept"])
 def test_a_worker_that_dies_is_followed_by_a_process_that_stood_by(
     *, spare_workers: bool, config_at: ConfigAt, shallow_base_dir: Path, tmp_path: Path
