@@ -25,6 +25,25 @@ class MetricPoint(_Record):
     value: float
     """Value of the sweep's metric."""
 
+    validation: int = 0
+    """Which validation of the trial it is, counted from 1."""
+
+    elapsed_s: float = 0.0
+    """Seconds of the trial until then, start-up included."""
+
+    metrics: dict[str, float] = {}
+    """Values of all the metrics that the sweep looks at."""
+
+
+class Aim(_Record):
+    """A metric that the sweep looks at."""
+
+    metric: str
+    """Its name in the metrics stream."""
+
+    mode: Literal["min", "max"]
+    """Whether less or more of it is better."""
+
 
 class TrialResult(_Record):
     """One trial, ended."""
@@ -49,6 +68,69 @@ class TrialResult(_Record):
 
     history: tuple[MetricPoint, ...] = ()
     """The metric at every validation."""
+
+    metrics: dict[str, float] = {}
+    """All metrics at the validation whose value is ``metric``."""
+
+    held: dict[str, float] = {}
+    """Resource name to seconds times amount that the trial held."""
+
+    attempts: int = 1
+    """How often it was started; above 1 where it failed and was tried again."""
+
+
+class RungAgreement(_Record):
+    """How well the order of trials at a validation foretells their order at the end."""
+
+    validation: int
+    """Which validation of each trial, counted from 1."""
+
+    num_trials: int
+    """Trials that were not stopped and got to the last validation, which are compared."""
+
+    spearman: float | None
+    """Rank correlation; None where fewer than three trials got to the end, or all are equal."""
+
+
+class Finalist(_Record):
+    """A trial that was repeated with other seeds."""
+
+    trial_id: str
+    """The trial whose values were repeated."""
+
+    values: tuple[float, ...]
+    """The sweep's metric by seed, the trial's own first; failed repeats are missing."""
+
+    mean: float
+    """Over the seeds."""
+
+    low: float
+    """Lower end of the 95 % interval of the mean (Student's t)."""
+
+    high: float
+    """Upper end."""
+
+
+class Spent(_Record):
+    """What a sweep cost."""
+
+    trials: int
+    """Trials that were started."""
+
+    wall_s: float
+    """Seconds from its start to its end; of a sweep that was cut off, the sum over its parts."""
+
+    cpu_hours: float
+    """CPUs held by trials times hours."""
+
+    gpu_hours: float
+    """GPUs held by trials times hours."""
+
+    by_status: dict[str, float]
+    """Status of trials, and ``seeds`` for repeats, to the accelerator-hours that went there (CPU-hours without GPUs)."""
+
+    ended_by: str | None = None
+    """What of the budget was used up, if that ended the sweep."""
 
 
 class SweepResult(_Record):
@@ -77,6 +159,21 @@ class SweepResult(_Record):
 
     max_concurrent_trials: int
     """Trials that ran at a time."""
+
+    more_metrics: tuple[Aim, ...] = ()
+    """Other metrics that are shown beside the one that decides."""
+
+    pareto: tuple[str, ...] = ()
+    """Trials that no other one beats in all metrics; empty with a single metric."""
+
+    rung_agreement: tuple[RungAgreement, ...] = ()
+    """Whether early validations foretell the end, by validation."""
+
+    finalists: tuple[Finalist, ...] = ()
+    """The best trials over several seeds, the best mean first; empty where no seeds were asked for."""
+
+    spent: Spent | None = None
+    """What it cost."""
 
     @property
     def best(self) -> TrialResult:
