@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from luthier.digests import atomic_write_text, sha256_file, sha256_stream
@@ -84,6 +84,23 @@ class CheckpointStore:
         self._owner = uuid.uuid4().hex
         self.root.mkdir(parents=True, exist_ok=True)
         atomic_write_text(self.root / _OWNER, self._owner)
+
+    def adopt(self, path: Path) -> None:
+        """Copy a checkpoint that another run wrote, as this run's only one.
+
+        Raises:
+            IntegrityError: It is not complete.
+        """
+        adopted = _described(path / _INDEX)
+        if adopted is None:
+            raise IntegrityError(f"{path} holds no complete checkpoint.")
+        verify(adopted)
+        for old in self.root.glob("step-*"):
+            (old / _INDEX).unlink(missing_ok=True)
+            shutil.rmtree(old)
+        mine = replace(adopted, path=self.root / f"step-{adopted.step:08d}", identity=self._identity)
+        shutil.copytree(path, mine.path, ignore=shutil.ignore_patterns(_INDEX))
+        self.publish(mine)
 
     def begin(self, worker: Worker, step: int, metrics: dict[str, float]) -> Checkpoint:
         """Make a new checkpoint's directories; it counts once it is published. All workers call."""

@@ -45,6 +45,7 @@ def train_in_process(
     base_model_dir: Path,
     workdir: Path,
     report: Callable[[Metrics, Path | None], None],
+    adopted: Path | None = None,
 ) -> None:
     """Train here, with a world of one.
 
@@ -53,6 +54,8 @@ def train_in_process(
         base_model_dir: The pretrained model.
         workdir: Where checkpoints and metrics go.
         report: Called after each validation with the metrics and the checkpoint's directory.
+        adopted: A checkpoint to go on from that another run wrote; that of a run which differs in its learning rate, weight
+            decay or clipping only.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(worker_threads(cfg))
@@ -63,7 +66,10 @@ def train_in_process(
 
     # A sweep's report ends a trial by an exit from within, which only the trial's own thread may take.
     here = cfg.model_copy(update={"train": cfg.train.model_copy(update={"async_save": False})})
-    train_loop(make_job(here, base_model_dir, workdir), worker, forward)
+    job = make_job(here, base_model_dir, workdir)
+    if adopted is not None:
+        job.store().adopt(adopted)
+    train_loop(job, worker, forward)
 
 
 def worker_threads(cfg: RunConfig) -> int:

@@ -28,3 +28,15 @@ def build_schedule(optimizer: torch.optim.Optimizer, train: TrainConfig, num_ste
 
     warmup = math.ceil(train.warmup_ratio * num_steps)
     return get_scheduler(train.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=num_steps)
+
+
+def settle_rates(optimizer: torch.optim.AdamW, schedule: Any, train: TrainConfig) -> None:
+    """Let learning rate and weight decay be what the config says, where a state was loaded that another one left."""
+    schedule.base_lrs = [train.learning_rate] * len(schedule.base_lrs)
+    factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
+        group["initial_lr"] = train.learning_rate
+        group["lr"] = train.learning_rate * factor
+        if group["params"][0].ndim >= 2:
+            group["weight_decay"] = train.weight_decay
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]

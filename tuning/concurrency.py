@@ -10,7 +10,7 @@ from typing import Any
 from luthier.config import RunConfig
 from luthier.errors import ResourceError
 from luthier.tuning.data import trials_tokenise
-from luthier.tuning.space import num_trials, probe_values, sweep_of, trial_config
+from luthier.tuning.space import probe_values, sweep_of, trial_config
 from luthier.tuning.trial import trial_demand
 
 
@@ -27,7 +27,7 @@ def max_concurrent(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> in
     tune = sweep_of(cfg)
     tokenises = trials_tokenise(tune)
     demands = [trial_demand(trial_config(cfg, p), tokenises=tokenises) for p in resource_choices(cfg)]
-    slots = num_trials(tune)
+    slots = tune.num_trials
     for demand in demands:
         for key, amount in demand.items():
             have = cluster_resources.get(key, 0.0)
@@ -38,7 +38,7 @@ def max_concurrent(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> in
                 )
             if amount > 0:
                 slots = min(slots, int(have // amount))
-    return min(tune.max_concurrent_trials or slots, num_trials(tune))
+    return min(tune.max_concurrent_trials or slots, tune.num_trials)
 
 
 def any_nested(cfg: RunConfig) -> bool:

@@ -6,7 +6,8 @@ import itertools
 from pathlib import Path
 
 from luthier.config import RunConfig
-from luthier.config.tune import Choice, Grid, TuneConfig
+from luthier.config.domains import Choice, Grid
+from luthier.config.tune import TuneConfig
 from luthier.tuning.space import sweep_of, trial_config
 
 _DATA_KEYS = ("data", "datasets")

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from luthier.config import RunConfig, apply_overrides
-from luthier.config.tune import Choice, Domain, Grid, LogUniform, QUniform, RandInt, TuneConfig
+from luthier.config.domains import Choice, Domain, Grid, QUniform, RandInt
+from luthier.config.tune import TuneConfig, is_set, ordered
 from luthier.errors import ConfigError
 
 # What a trial is made of. The rest of the config does not change a trial's result (serve, gate, ...), or is
@@ -31,11 +32,6 @@ def sweep_of(cfg: RunConfig) -> TuneConfig:
     if cfg.tune is None:
         raise ConfigError("the config has no 'tune' section; add tune.search_space to sweep.")
     return cfg.tune
-
-
-def num_trials(tune: TuneConfig) -> int:
-    """Trials that a sweep draws: num_samples times the size of the grid."""
-    return tune.num_samples * math.prod(len(d.values) for d in tune.search_space.values() if isinstance(d, Grid))
 
 
 def trial_config(cfg: RunConfig, params: Mapping[str, Any]) -> RunConfig:
@@ -79,8 +75,12 @@ def check_space(cfg: RunConfig) -> None:
     except ConfigError as error:
         raise ConfigError(f"tune.overrides: {error}") from error
     probes = {path: probe_values(domain) for path, domain in tune.search_space.items()}
+    seen: list[dict[str, Any]] = []
     for combination in _combinations(probes):
-        _check_combination(cfg, combination)
+        there = _without_unset(tune, combination)
+        if there not in seen:
+            seen.append(there)
+            _check_combination(cfg, there)
 
 
 def probe_values(domain: Domain) -> tuple[Any, ...]:
@@ -93,27 +93,6 @@ def probe_values(domain: Domain) -> tuple[Any, ...]:
         ends = (domain.low, min(domain.low + domain.q, domain.high), domain.high)
         return tuple(dict.fromkeys(round(end / domain.q) * domain.q for end in ends))
     return (domain.low, domain.high, domain.low + _INNER * (domain.high - domain.low))
-
-
-def to_param_space(tune: TuneConfig) -> dict[str, Any]:
-    """The space as Ray Tune takes it, keyed by dotted path."""
-    return {path: _to_ray(domain) for path, domain in tune.search_space.items()}
-
-
-def _to_ray(domain: Domain) -> Any:
-    from ray import tune
-
-    if isinstance(domain, Grid):
-        return tune.grid_search(list(domain.values))
-    if isinstance(domain, Choice):
-        return tune.choice(list(domain.values))
-    if isinstance(domain, RandInt):
-        return tune.randint(domain.low, domain.high)
-    if isinstance(domain, QUniform):
-        return tune.quniform(domain.low, domain.high, domain.q)
-    if isinstance(domain, LogUniform):
-        return tune.loguniform(domain.low, domain.high)
-    return tune.uniform(domain.low, domain.high)
 
 
 def _check_path(where: str, path: str) -> None:
@@ -137,6 +116,15 @@ def _combinations(probes: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, A
     for one, other in itertools.combinations(probes, 2):
         for value, second in itertools.product(probes[one], probes[other]):
             yield {**first, one: value, other: second}
+
+
+def _without_unset(tune: TuneConfig, combination: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a combination a trial would have."""
+    values: dict[str, Any] = {}
+    for path in ordered(tune.search_space):
+        if is_set(tune.search_space[path], values):
+            values[path] = combination[path]
+    return values
 
 
 def _check_combination(cfg: RunConfig, combination: Mapping[str, Any]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from luthier.config import RunConfig
+from luthier.digests import atomic_write_text
 from luthier.tuning.space import sweep_of, trial_config
 
 # A nested Ray Train run reserves its own CPUs; the process that only watches it reserves next to nothing. It
@@ -26,7 +29,16 @@ LEFTOVERS = ("checkpoints", "artifact")
 # How long Tune waits for a stopped trial's thread before it gives up the warm process; it reads this in that process.
 _THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")
 
+NUMBER = "trial"
+"""Key of a trial's number among its values; no config path is called so."""
+
 Row = dict[str, float]
+
+
+def trial_name(number: int) -> str:
+    """What a trial is called in the leaderboard, and its directory."""
+    return f"trial-{number:03d}"
+
 
 
 class Report(Protocol):
@@ -39,11 +51,18 @@ class Report(Protocol):
 class TrainTrial(Protocol):
     """Trains one config and calls ``report(metrics, checkpoint_dir)`` at each validation."""
 
-    def __call__(self, cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report) -> None:
-        """Train to the end, or until ``report`` does not return."""
+    def __call__(
+        self, cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report, adopted: Path | None = None
+    ) -> None:
+        """Train to the end, or until ``report`` does not return; from the newest checkpoint in ``workdir``, if any.
+
+        ``adopted`` is a checkpoint of another trial to go on from.
+        """
 
 
-def train_trial(cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report) -> None:
+def train_trial(
+    cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report, adopted: Path | None = None
+) -> None:
     """Train in this very process; with several workers, in a nested Ray Train worker group.
 
     Nesting costs seconds and a second set of processes per trial, so a single worker does without it.
@@ -58,7 +77,7 @@ def train_trial(cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: 
     else:
         from luthier.trainers.inprocess import train_in_process
 
-        train_in_process(cfg, base_model_dir=base_model_dir, workdir=workdir, report=report)
+        train_in_process(cfg, base_model_dir=base_model_dir, workdir=workdir, report=report, adopted=adopted)
 
 
 def relay(work: Callable[[Callable[[Row], None]], None], report: Report) -> None:
@@ -114,31 +133,79 @@ def make_trainable(spec: TrialSpec) -> Callable[[dict[str, Any]], None]:
 
 
 def run_trial(spec: TrialSpec, params: Mapping[str, Any]) -> None:
-    """Train one trial and report the sweep's metric at each validation.
+    """Train one trial and report the sweep's metrics at each validation.
 
     Args:
         spec: What all trials share.
-        params: Dotted path to drawn value.
+        params: Dotted path to drawn value, and the trial's number.
     """
-    from ray import tune
+    from ray import tune as ray_tune
 
     os.environ.setdefault(*_THREAD_TIMEOUT)
     gc.collect()  # the process may be warm and still hold the last trial's model
-    cfg = trial_config(spec.cfg, params)
-    metric = sweep_of(spec.cfg).metric
-    workdir = spec.workdir / tune.get_context().get_trial_id()
+    values = dict(params)
+    workdir = spec.workdir / trial_name(values.pop(NUMBER))
+    cfg = trial_config(spec.cfg, values)
+    tune = sweep_of(spec.cfg)
     workdir.mkdir(parents=True, exist_ok=True)
-
-    validated = "eval_loss" if any(dataset.validation for dataset in cfg.datasets) else metric
+    validations = _Validations(workdir / "validations.json")
+    validated = "eval_loss" if any(dataset.validation for dataset in cfg.datasets) else tune.metric
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None = None, /) -> None:
-        if metric in metrics and validated in metrics:  # a nested run also tells about plain logging steps
-            tune.report({key: float(metrics[key]) for key in (metric, "step", "epoch") if key in metrics})
+        if tune.metric not in metrics or validated not in metrics:  # a nested run also tells about plain logging steps
+            return
+        told = {key: float(metrics[key]) for key in (*tune.metrics, "step", "epoch") if key in metrics}
+        told["validation"] = validations.count(int(metrics.get("step", 0)))
+        weights = ray_tune.Checkpoint.from_directory(str(checkpoint)) if checkpoint and tune.hands_on else None
+        ray_tune.report(told, checkpoint=weights)
 
     try:
-        spec.train(cfg, base_model_dir=spec.base_model_dir, workdir=workdir, report=report)
-    finally:
+        with _handed_on() as adopted:
+            spec.train(
+                cfg,
+                base_model_dir=spec.base_model_dir,
+                workdir=workdir,
+                report=report,
+                **({} if adopted is None else {"adopted": adopted}),
+            )
+    except Exception:
+        raise  # its checkpoints are there for when it is tried again
+    except BaseException:  # Tune ends a trial that it stops by an exit
         remove_leftovers(workdir)
+        raise
+    remove_leftovers(workdir)
+
+
+@contextmanager
+def _handed_on() -> Iterator[Path | None]:
+    """The checkpoint that Tune wants the trial to go on from: another trial's, or its own from before a pause."""
+    from ray import tune as ray_tune
+
+    checkpoint = ray_tune.get_checkpoint()
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as directory:
+        yield Path(directory)
+
+
+class _Validations:
+    """The steps at which a trial was validated, over all its attempts.
+
+    Args:
+        path: Where they are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._steps: list[int] = json.loads(path.read_text()) if path.exists() else []
+
+    def count(self, step: int) -> int:
+        """Which validation it is, from 1; what was validated at later steps before is done again."""
+        self._steps = [one for one in self._steps if one < step] if step else self._steps
+        self._steps.append(step)
+        atomic_write_text(self._path, json.dumps(self._steps))
+        return len(self._steps)
 
 
 def remove_leftovers(workdir: Path) -> None:

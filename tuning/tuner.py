@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
-import time
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig
+from luthier.digests import sha256_json
 from luthier.errors import LuthierError, OutputError, ResourceError
-from luthier.sweep_schema import SweepResult, TrialProgress, TrialResult
+from luthier.sweep_schema import Aim, SweepResult, TrialProgress
 from luthier.tuning.concurrency import any_nested, max_concurrent
 from luthier.tuning.data import prepare_data, trials_tokenise
+from luthier.tuning.finalists import finalists_of, judge_finalists
+from luthier.tuning.journal import FILE_NAME, Journal
 from luthier.tuning.leaderboard import write_outcome
-from luthier.tuning.space import check_space, final_config, num_trials, sweep_of, to_param_space, trial_config
-from luthier.tuning.trial import TrialSpec, make_trainable, remove_leftovers, trial_bundles
+from luthier.tuning.record import SweepLog, SweepRecord
+from luthier.tuning.space import check_space, final_config, sweep_of, trial_config
+from luthier.tuning.trial import NUMBER, TrialSpec, make_trainable, remove_leftovers, trial_bundles, trial_demand
 
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory, Tuner
     from ray.tune.schedulers import TrialScheduler
 
+    from luthier.tuning.budget import BudgetStopper
     from luthier.tuning.recorder import SweepRecorder
+    from luthier.tuning.source import TrialSource
 
 # Read by Ray Tune on the driver while a sweep runs.
 TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # verbose=0 is silent only with the older reporter
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative data paths of the config stay valid in a trial
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the sweep's journal is what it goes on from
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the leaderboard holds the history
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # reasons are in the leaderboard
 }
@@ -43,7 +50,8 @@ def tune(
 ) -> SweepResult:
     """Run the sweep of ``cfg.tune`` in the Ray session that is open.
 
-    Trials see the training and validation splits only. The same seed draws the same trials.
+    Trials see the training and validation splits only. The same seed draws the same trials. A sweep that was cut off goes on
+    in the same directory: trials that ended stay as they are, others go on from their newest checkpoint.
 
     Args:
         cfg: The run's config, with a ``tune`` section.
@@ -72,10 +80,13 @@ def tune(
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the sweep's directory {str(workdir)!r} can't be made: {error}.") from error
-    started_s = time.monotonic()
+    log = SweepLog(Journal(workdir / FILE_NAME, sweep_identity(cfg)), sweep_of(cfg).metric)
     prepare_data(cfg, base_model_dir)
-    trials = run_trials(TrialSpec(cfg, base_model_dir.resolve(), workdir / "trials"), concurrent, on_progress)
-    result = summarize(cfg, trials, wall_s=time.monotonic() - started_s, concurrent=concurrent)
+    spec = TrialSpec(cfg, base_model_dir.resolve(), workdir / "trials")
+    ended_by = run_trials(spec, log, concurrent, on_progress)
+    if ended_by is None:
+        ended_by = repeat_finalists(spec, log, concurrent, on_progress)
+    result = summarize(cfg, log.record, wall_s=log.wall_s, concurrent=concurrent, ended_by=ended_by)
     write_outcome(cfg, result, workdir)
     return result
 
@@ -85,79 +96,159 @@ def winning_config(cfg: RunConfig, result: SweepResult) -> RunConfig:
     return final_config(cfg, result.winning_overrides)
 
 
-def summarize(cfg: RunConfig, trials: tuple[TrialResult, ...], *, wall_s: float, concurrent: int) -> SweepResult:
-    """Choose the winner among the trials that did not fail.
+def sweep_identity(cfg: RunConfig) -> str:
+    """Digest of what makes two sweeps the same, so that one may go on with the other's trials."""
+    told = cfg.model_dump(mode="json", include={"seed", "model", "datasets", "data", "train", "tune"})
+    for key in ("max_concurrent_trials", "budget", "num_samples", "seeds", "finalists"):
+        told["tune"].pop(key)  # how much is tried, not what
+    return sha256_json(told)
+
+
+def summarize(
+    cfg: RunConfig, record: SweepRecord, *, wall_s: float, concurrent: int, ended_by: str | None = None
+) -> SweepResult:
+    """Choose the winner among the trials that did not fail: by the mean over seeds, where there are several.
+
+    Args:
+        cfg: The run's config.
+        record: All that happened.
+        wall_s: Seconds of this command.
+        concurrent: Trials that ran at a time.
+        ended_by: What of the budget was used up.
 
     Raises:
-        LuthierError: There is none; lists each trial's reason.
+        LuthierError: There is no winner; lists each trial's reason.
     """
     settings = sweep_of(cfg)
+    trials = tuple(trial.result(settings.mode) for trial in record.drawn)
+    if not trials:
+        raise LuthierError("the sweep ended before any trial started; the cluster may have lost its nodes.")
+    finalists = judge_finalists(record, settings)
     result = SweepResult(
         metric=settings.metric,
         mode=settings.mode,
         trials=trials,
         best_trial_id=trials[0].trial_id,
         winning_overrides={},
-        wall_s=wall_s,
+        wall_s=record.past_wall_s + wall_s,
         max_concurrent_trials=concurrent,
+        more_metrics=tuple(
+            Aim(metric=metric, mode=mode) for metric, mode in settings.more_metrics.items() if metric != settings.metric
+        ),
+        finalists=finalists,
+        spent=record.spent(wall_s, ended_by),
     )
     best = result.ranked()[0]
     if best.status == "failed" or best.metric is None:
         reasons = "\n".join(f"  {trial.trial_id} {trial.params}: {trial.reason}" for trial in trials)
         raise LuthierError(f"all {len(trials)} trials of the sweep failed:\n{reasons}")
+    if finalists:
+        best = next(trial for trial in trials if trial.trial_id == finalists[0].trial_id)
     return result.model_copy(update={"best_trial_id": best.trial_id, "winning_overrides": dict(best.params)})
 
 
 def run_trials(
-    spec: TrialSpec, concurrent: int, on_progress: Callable[[TrialProgress], None] | None = None
-) -> tuple[TrialResult, ...]:
-    """Run every trial of ``spec.cfg.tune``, ``concurrent`` at a time, in the open Ray session.
+    spec: TrialSpec, log: SweepLog, concurrent: int, on_progress: Callable[[TrialProgress], None] | None = None
+) -> str | None:
+    """Run what is left of the trials of ``spec.cfg.tune``, ``concurrent`` at a time, in the open Ray session.
 
     Returns:
-        The trials in the order drawn, failed ones included.
+        What of the budget was used up, if that ended it.
     """
-    from luthier.tuning.recorder import SweepRecorder
-    from luthier.tuning.scheduler import ReasonedAsha, make_scheduler
+    from luthier.tuning.proposing import make_searcher
+    from luthier.tuning.scheduler import make_scheduler
+    from luthier.tuning.source import TrialSource
 
     settings = sweep_of(spec.cfg)
-    scheduler = make_scheduler(settings)
+    waiting = [trial for trial in log.record.drawn if trial.status is None]
+    searcher = make_searcher(settings, spec.cfg.seed)
+    source = TrialSource(log, settings.metric, settings.mode, waiting, searcher, settings.num_trials)
+    return _run(spec, log, source, make_scheduler(spec.cfg, log.record), concurrent, on_progress)
+
+
+def repeat_finalists(
+    spec: TrialSpec, log: SweepLog, concurrent: int, on_progress: Callable[[TrialProgress], None] | None = None
+) -> str | None:
+    """Repeat the best trials with other seeds, at their full length, as ``tune.seeds`` asks.
+
+    Returns:
+        What of the budget was used up, if that ended it.
+    """
+    from ray.tune.schedulers import FIFOScheduler
+
+    from luthier.tuning.source import TrialSource
+
+    settings = sweep_of(spec.cfg)
+    for trial in finalists_of(log.record, settings):
+        base = int(trial.params.get("seed", spec.cfg.seed))
+        for offset in range(1 + len(log.record.repeats_of(trial.number)), settings.seeds):
+            log.draw({**trial.params, "seed": base + offset}, repeats=trial.number)
+    waiting = [trial for trial in log.record.trials.values() if trial.repeats is not None and trial.status is None]
+    if not waiting:
+        return None
+    source = TrialSource(log, settings.metric, settings.mode, waiting)
+    return _run(spec, log, source, FIFOScheduler(), concurrent, on_progress)  # type: ignore[no-untyped-call]
+
+
+def _run(
+    spec: TrialSpec,
+    log: SweepLog,
+    source: TrialSource,
+    scheduler: TrialScheduler,
+    concurrent: int,
+    on_progress: Callable[[TrialProgress], None] | None,
+) -> str | None:
+    from luthier.tuning.budget import BudgetStopper
+    from luthier.tuning.recorder import SweepRecorder
+
+    if source.num_left == 0:
+        return None
+    settings = sweep_of(spec.cfg)
+    tokenises = trials_tokenise(settings)
     recorder = SweepRecorder(
-        metric=settings.metric,
-        mode=settings.mode,
-        num_trials=num_trials(settings),
-        reasons=scheduler.reasons if isinstance(scheduler, ReasonedAsha) else {},
-        on_progress=on_progress,
+        log,
+        settings,
+        lambda params: trial_demand(trial_config(spec.cfg, params), tokenises=tokenises),
+        getattr(scheduler, "reasons", {}),
+        on_progress,
     )
+    stopper = BudgetStopper(settings.budget, log, recorder)
+    shutil.rmtree(spec.workdir.parent / "ray", ignore_errors=True)  # Ray's notes of an earlier command; none is read
     with _quiet_tune():
-        _tuner(spec, concurrent, scheduler, recorder).fit()
+        _tuner(spec, source, scheduler, recorder, stopper, concurrent).fit()
+    recorder.close(stopper.ended_by)
     for directory in spec.workdir.glob("*/"):
         remove_leftovers(directory)  # workers of a stopped trial may have written after it was gone
-    trials = recorder.results()
-    if not trials:
-        raise LuthierError("the sweep ended before any trial started; the cluster may have lost its nodes.")
-    return trials
+    return stopper.ended_by
 
 
-def _tuner(spec: TrialSpec, concurrent: int, scheduler: TrialScheduler, recorder: SweepRecorder) -> Tuner:
+def _tuner(
+    spec: TrialSpec,
+    source: TrialSource,
+    scheduler: TrialScheduler,
+    recorder: SweepRecorder,
+    stopper: BudgetStopper,
+    concurrent: int,
+) -> Tuner:
     from ray import tune as ray_tune
-    from ray.tune.search.basic_variant import BasicVariantGenerator
 
     cfg = spec.cfg
     settings = sweep_of(cfg)
     tokenises = trials_tokenise(settings)
 
     def resources(params: Mapping[str, Any]) -> PlacementGroupFactory:
-        return ray_tune.PlacementGroupFactory(trial_bundles(trial_config(cfg, params), tokenises=tokenises))
+        values = {path: value for path, value in params.items() if path != NUMBER}
+        return ray_tune.PlacementGroupFactory(trial_bundles(trial_config(cfg, values), tokenises=tokenises))
 
     return ray_tune.Tuner(
         ray_tune.with_resources(make_trainable(spec), resources),
-        param_space=to_param_space(settings),
         tune_config=ray_tune.TuneConfig(
             metric=settings.metric,
             mode=settings.mode,
-            num_samples=settings.num_samples,
+            num_samples=source.num_left,
+            max_concurrent_trials=concurrent,
             scheduler=scheduler,
-            search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=cfg.seed),
+            search_alg=source,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             # A warm process skips the start and the imports, most of a short trial's cost; but only with its process
             # end the workers that a stopped trial has started.
@@ -167,8 +258,10 @@ def _tuner(spec: TrialSpec, concurrent: int, scheduler: TrialScheduler, recorder
             name="tune",
             storage_path=str(spec.workdir.parent / "ray"),
             callbacks=[recorder],
+            stop=stopper,
             verbose=0,
-            failure_config=ray_tune.FailureConfig(max_failures=0),
+            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=2),
+            failure_config=ray_tune.FailureConfig(max_failures=settings.max_trial_failures),
         ),
     )
 

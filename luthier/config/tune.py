@@ -2,99 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import Field, field_validator, model_validator
 
 from luthier.config.base import Config
+from luthier.config.domains import Choice, Domain, Grid
 from luthier.config.train import TrainConfig
 
 _MAPPINGS = {name for name, field in TrainConfig.model_fields.items() if get_origin(field.annotation) is dict}
 """Settings whose own value is a mapping."""
 
 
-class Choice(Config):
-    """One of the given values, drawn evenly."""
+Searcher = Literal["random", "grid", "optuna", "optuna_gp", "hyperopt"]
+Scheduler = Literal["asha", "hyperband", "median", "pbt", "pb2", "none"]
+Mode = Literal["min", "max"]
 
-    type: Literal["choice"]
-    values: tuple[Any, ...] = Field(min_length=1)
-    """Candidates."""
+MUTABLE = ("train.learning_rate", "train.weight_decay", "train.max_grad_norm")
+"""What may change in the middle of a training: settings that its weights, its data order and its schedule don't know."""
 
-
-class Grid(Config):
-    """Every value, crossed with every other grid."""
-
-    type: Literal["grid"]
-    values: tuple[Any, ...] = Field(min_length=1)
-    """Candidates."""
+LOWER_IS_BETTER = ("loss", "eval_loss", "eval_perplexity")
 
 
-class _Range(Config):
-    low: float
-    """Smallest value."""
-    high: float
-    """Largest value."""
+class Budget(Config):
+    """What a sweep may use; it ends before the first of these is used up."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> _Range:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low} must be below high {self.high}")
-        return self
+    wall_hours: Annotated[float, Field(gt=0.0)] | None = None
+    """Hours from the start to the end, over all starts of a sweep that was cut off."""
 
-
-class Uniform(_Range):
-    """A real number, drawn evenly."""
-
-    type: Literal["uniform"]
-
-
-class LogUniform(_Range):
-    """A positive real number whose logarithm is drawn evenly."""
-
-    type: Literal["loguniform"]
-    low: float = Field(gt=0.0)
-    """Smallest value."""
-
-
-class QUniform(_Range):
-    """A real number, drawn evenly and rounded to a multiple of q."""
-
-    type: Literal["quniform"]
-    q: float = Field(gt=0.0)
-    """Step."""
-
-
-class RandInt(Config):
-    """An integer in [low, high)."""
-
-    type: Literal["randint"]
-    low: int
-    """Smallest value."""
-    high: int
-    """One above the largest value."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> RandInt:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low} must be below high {self.high}")
-        return self
-
-
-Domain = Annotated[Choice | Grid | Uniform | LogUniform | QUniform | RandInt, Field(discriminator="type")]
+    accelerator_hours: Annotated[float, Field(gt=0.0)] | None = None
+    """GPUs held by trials times hours; CPUs, where trials hold no GPU."""
 
 
 class TuneConfig(Config):
     """A hyperparameter sweep on a validation metric. The test split is never read."""
 
-    metric: Literal["eval_loss", "loss"] = "eval_loss"
-    """What a trial is judged by."""
+    metric: str = "eval_loss"
+    """What a trial is judged by: ``eval_loss``, ``loss``, or one of ``train.eval_metrics`` as ``eval_macro_f1``."""
 
-    mode: Literal["min", "max"] = "min"
+    mode: Mode = "min"
     """Whether less or more of the metric is better."""
+
+    more_metrics: dict[str, Mode] = {}
+    """Other metrics to show beside it, such as ``eval_loss: min``; they decide nothing."""
 
     num_samples: Annotated[int, Field(ge=1)] = 8
     """Trials drawn from the space (times the size of the grid, if any)."""
+
+    budget: Budget = Budget()
+    """Limits beside the number of trials."""
 
     search_space: dict[str, Domain] = Field(min_length=1)
     """Dotted config path to domain, such as ``train.learning_rate: {type: loguniform, low: 1e-5, high: 1e-3}``."""
@@ -102,11 +60,15 @@ class TuneConfig(Config):
     overrides: dict[str, Any] = {}
     """Settings of every trial that the final run does not have, such as fewer epochs; dotted or nested."""
 
-    scheduler: Literal["asha", "none"] = "asha"
-    """``asha`` stops weak trials early (Li et al. 2020)."""
+    searcher: Searcher = "random"
+    """Who proposes values; ``optuna`` is multivariate TPE (Bergstra et al. 2011), ``optuna_gp`` a Gaussian process."""
+
+    scheduler: Scheduler = "asha"
+    """``asha`` (Li et al. 2020), ``hyperband`` and ``median`` stop weak trials early; ``pbt`` and ``pb2`` let them go on
+    from the weights of strong ones with changed settings."""
 
     grace_period: Annotated[int, Field(ge=1)] = 1
-    """Validations that every trial gets before it can be stopped."""
+    """Validations that every trial gets before it can be stopped or changed, and between changes."""
 
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     """At each rung one trial in this many goes on."""
@@ -114,10 +76,76 @@ class TuneConfig(Config):
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; None: as many as the cluster's resources hold."""
 
+    max_trial_failures: Annotated[int, Field(ge=0)] = 1
+    """How often a trial that fails is started again; it goes on from its newest checkpoint."""
+
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """Seeds by which the finalists are judged; above 1 the best trials are repeated and ranked by their mean."""
+
+    finalists: Annotated[int, Field(ge=2)] = 3
+    """The best trials, which are repeated where ``seeds`` is above 1."""
+
+    @property
+    def exchanges_weights(self) -> bool:
+        """Whether trials go on from the weights of others."""
+        return self.scheduler in ("pbt", "pb2")
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether Ray Tune is given checkpoints: for other trials, or for a trial that waits without its process."""
+        return self.exchanges_weights or self.scheduler == "hyperband"
+
+    @property
+    def num_trials(self) -> int:
+        """Trials that the sweep draws: ``num_samples`` times the size of the grid."""
+        size = math.prod(len(one.values) for one in self.search_space.values() if isinstance(one, Grid))
+        return self.num_samples * size
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that is looked at, the one that decides first."""
+        return (self.metric, *(name for name in self.more_metrics if name != self.metric))
+
     @model_validator(mode="after")
     def _losses_fall(self) -> TuneConfig:
-        if self.metric in ("eval_loss", "loss") and self.mode != "min":
-            raise ValueError(f"mode is {self.mode}, but less {self.metric} is better; set mode: min")
+        if (self.mode == "min") != (self.metric in LOWER_IS_BETTER):
+            better, right = ("less", "min") if self.metric in LOWER_IS_BETTER else ("more", "max")
+            raise ValueError(f"mode is {self.mode}, but {better} {self.metric} is better; set mode: {right}")
+        return self
+
+    @model_validator(mode="after")
+    def _conditions_are_searched(self) -> TuneConfig:
+        for path, domain in self.search_space.items():
+            for other in domain.when:
+                if other == path or other not in self.search_space:
+                    raise ValueError(f"search_space.{path}.when names {other}, which is no other searched path")
+        in_order = list(ordered(self.search_space))
+        if missing := [path for path in self.search_space if path not in in_order]:
+            raise ValueError(f"search_space: the conditions of {', '.join(missing)} go round in a circle")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_algorithms(self) -> TuneConfig:
+        space = self.search_space
+        ranges = [path for path, one in space.items() if not isinstance(one, Choice | Grid)]
+        grids = [path for path, one in space.items() if isinstance(one, Grid)]
+        if self.searcher == "grid" and ranges:
+            raise ValueError(
+                f"searcher: grid needs lists of values, but {', '.join(ranges)} is a range; use a grid or random"
+            )
+        if self.searcher not in ("random", "grid") and grids:
+            raise ValueError(f"searcher: {self.searcher} draws from no grid ({', '.join(grids)}); use type: choice")
+        if self.searcher == "hyperopt" and any(one.when for one in space.values()):
+            raise ValueError("searcher: hyperopt knows no conditions (when); use optuna or random")
+        if self.exchanges_weights:
+            fixed = [path for path in space if path not in MUTABLE]
+            if fixed:
+                raise ValueError(
+                    f"scheduler: {self.scheduler} changes settings of a running training, which {', '.join(fixed)} can't be; "
+                    f"search {', '.join(MUTABLE)} only, or use asha"
+                )
+            if self.scheduler == "pb2" and (listed := [p for p in space if p not in ranges]):
+                raise ValueError(f"scheduler: pb2 needs ranges, but {', '.join(listed)} is a list; use pbt")
         return self
 
     @field_validator("overrides", mode="before")
@@ -141,3 +169,16 @@ def _leaves(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _leaves(value, f"{path}.")
         else:
             yield path, value
+
+
+def ordered(space: Mapping[str, Domain]) -> Iterator[str]:
+    """Paths, each after those that its condition names; those of a circle are left out."""
+    told: set[str] = set()
+    while ready := [path for path, one in space.items() if path not in told and told.issuperset(one.when)]:
+        told.update(ready)
+        yield from ready
+
+
+def is_set(domain: Domain, values: Mapping[str, Any]) -> bool:
+    """Whether a domain's condition holds under the values drawn so far."""
+    return all(path in values and values[path] in wanted for path, wanted in domain.when.items())

@@ -15,6 +15,9 @@ from luthier.config import RunConfig, load_config
 from luthier.errors import ConfigError, LuthierError
 from luthier.sweep_schema import TrialProgress, TrialResult
 from luthier.tuning import tune
+from luthier.tuning.journal import Journal
+from luthier.tuning.record import SweepLog
+from luthier.tuning.space import sweep_of
 from luthier.tuning.trial import Report, TrainTrial, TrialSpec
 from luthier.tuning.tuner import run_trials, summarize
 
@@ -74,14 +77,33 @@ def sweep(
     concurrent: int = 1,
     events: list[TrialProgress] | None = None,
 ) -> tuple[TrialResult, ...]:
+    return trials_of(swept(cfg, directory, train, concurrent, events))
+
+
+def swept(
+    cfg: RunConfig,
+    directory: Path,
+    train: TrainTrial,
+    concurrent: int = 1,
+    events: list[TrialProgress] | None = None,
+) -> SweepLog:
+    """All that a sweep noted, over all commands that worked on it."""
+    directory.mkdir(parents=True, exist_ok=True)
     spec = TrialSpec(cfg, directory, directory / "trials", train)
-    return run_trials(spec, concurrent, None if events is None else events.append)
+    log = SweepLog(Journal(directory / "sweep.jsonl", "test"), sweep_of(cfg).metric)
+    run_trials(spec, log, concurrent, None if events is None else events.append)
+    return log
+
+
+def trials_of(log: SweepLog) -> tuple[TrialResult, ...]:
+    return tuple(trial.result("min") for trial in log.record.drawn)
 
 
 def test_asha_stops_weak_trials_in_warm_processes_and_tells_why(tmp_path: Path) -> None:
     events: list[TrialProgress] = []
     cfg = config(tmp_path, {"search_space": RATES, "num_samples": 8})
-    trials = sweep(cfg, tmp_path, stand_in(), events=events)
+    log = swept(cfg, tmp_path, stand_in(), events=events)
+    trials = trials_of(log)
     assert [trial.trial_id for trial in trials] == [f"trial-{n:03d}" for n in range(1, 9)]
     stopped = [trial for trial in trials if trial.status == "stopped"]
     assert stopped
@@ -89,7 +111,7 @@ def test_asha_stops_weak_trials_in_warm_processes_and_tells_why(tmp_path: Path) 
     assert all(trial.reason and "fell behind" in trial.reason for trial in stopped)
     assert all(len(trial.history) == 4 for trial in trials if trial.status == "finished")
     assert trials[0].history[0].step == 10
-    best = summarize(cfg, trials, wall_s=1.0, concurrent=1).best
+    best = summarize(cfg, log.record, wall_s=1.0, concurrent=1).best
     assert best.metric == min(point.value for trial in trials for point in trial.history)
     assert [event.trial_id for event in events if event.status == "running" and event.point is None] == [
         trial.trial_id for trial in trials
@@ -174,19 +196,20 @@ def test_the_seed_decides_what_is_drawn(tmp_path: Path) -> None:
 def test_failures_are_listed_and_the_rest_still_has_a_winner(tmp_path: Path) -> None:
     space = {**RATES, "train.lora_r": {"type": "grid", "values": [4, 32]}}
     cfg = config(tmp_path, {"search_space": space, "num_samples": 2, "scheduler": "none"})
-    trials = sweep(cfg, tmp_path, stand_in(fail_from_rank=32), concurrent=2)
+    log = swept(cfg, tmp_path, stand_in(fail_from_rank=32), concurrent=2)
+    trials = trials_of(log)
     failed = [trial for trial in trials if trial.status == "failed"]
     assert len(trials) == 4
     assert [(trial.params["train.lora_r"], trial.metric) for trial in failed] == [(32, None)] * 2
     assert {trial.reason for trial in failed} == {"ValueError: rank 32 is too much"}
-    assert summarize(cfg, trials, wall_s=1.0, concurrent=2).winning_overrides["train.lora_r"] == 4
+    assert summarize(cfg, log.record, wall_s=1.0, concurrent=2).winning_overrides["train.lora_r"] == 4
 
 
 def test_a_sweep_whose_trials_all_fail_says_why(tmp_path: Path) -> None:
     cfg = config(tmp_path, {"search_space": RATES, "num_samples": 2})
-    trials = sweep(cfg, tmp_path, stand_in(fail_from_rank=1))
+    log = swept(cfg, tmp_path, stand_in(fail_from_rank=1))
     with pytest.raises(LuthierError, match="rank 16 is too much"):
-        summarize(cfg, trials, wall_s=1.0, concurrent=1)
+        summarize(cfg, log.record, wall_s=1.0, concurrent=1)
 
 
 def test_an_invalid_space_starts_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from luthier.config.train import TrainConfig
 from luthier.trainers.batches import Batch
 from luthier.trainers.copies import copied
 from luthier.trainers.loss import SumLoss
-from luthier.trainers.optimizer import build_optimizer, build_schedule
+from luthier.trainers.optimizer import build_optimizer, build_schedule, settle_rates
 from luthier.trainers.strategies.base import Worker, weights_to_save
 
 
@@ -25,6 +25,7 @@ class Ddp:
     def __init__(self, train: TrainConfig, loss: SumLoss, worker: Worker, num_steps: int) -> None:
         self._model = loss.to(worker.device)
         self._worker = worker
+        self._settings = train
         self._max_grad_norm = train.max_grad_norm
         self._autocast = torch.autocast(worker.device.type, dtype=torch.bfloat16, enabled=train.bf16 is True)
         self._trained = {name: p for name, p in loss.model.named_parameters() if p.requires_grad}
@@ -79,6 +80,7 @@ class Ddp:
         state = torch.load(directory / "optimizer.pt", map_location=self._worker.device, weights_only=True)
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
+        settle_rates(self._optimizer, self._schedule, self._settings)
 
 
 class _Autocast(nn.Module):

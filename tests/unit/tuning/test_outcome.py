@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from luthier.errors import LuthierError, OutputError, ResourceError
 from luthier.sweep_schema import MetricPoint, SweepResult, TrialResult
 from luthier.tuning.concurrency import max_concurrent
 from luthier.tuning.leaderboard import leaderboard_table, write_outcome
+from luthier.tuning.record import SweepRecord
 from luthier.tuning.recorder import failure_reason
 from luthier.tuning.tuner import summarize, tune, winning_config
 
@@ -49,6 +51,19 @@ def trial(number: int, metric: float | None, status: str = "finished", reason: s
     )
 
 
+def record_of(trials: Sequence[TrialResult]) -> SweepRecord:
+    """What a sweep would have noted of these trials."""
+    events: list[dict[str, Any]] = []
+    for number, one in enumerate(trials, start=1):
+        events.append({"event": "drawn", "trial": number, "params": one.params})
+        for count, point in enumerate(one.history, start=1):
+            metrics = {"eval_loss": point.value}
+            place = {"step": point.step, "epoch": point.epoch, "validation": count}
+            events.append({"event": "validated", "trial": number, "metrics": metrics, **place})
+        events.append({"event": "ended", "trial": number, "status": one.status, "reason": one.reason})
+    return SweepRecord("eval_loss", events)
+
+
 @pytest.mark.parametrize(("mode", "winner"), [("min", "trial-002"), ("max", "trial-001")])
 def test_the_winner_follows_the_mode(mode: str, winner: str) -> None:
     trials = (trial(1, 0.9), trial(2, 0.5), trial(3, 0.7, "stopped"))
@@ -56,14 +71,14 @@ def test_the_winner_follows_the_mode(mode: str, winner: str) -> None:
     assert cfg.tune is not None
     # No metric of today is maximised, so the config would refuse it.
     cfg = cfg.model_copy(update={"tune": cfg.tune.model_copy(update={"mode": mode})})
-    result = summarize(cfg, trials, wall_s=1.0, concurrent=1)
+    result = summarize(cfg, record_of(trials), wall_s=1.0, concurrent=1)
     assert result.best_trial_id == winner
     assert result.winning_overrides == result.best.params
 
 
 def test_a_failed_trial_never_wins_whatever_it_had_reported() -> None:
     trials = (trial(1, 0.1, "failed", "ValueError: x"), trial(2, 0.5), trial(3, None, "failed", "y"))
-    result = summarize(config(), trials, wall_s=1.0, concurrent=1)
+    result = summarize(config(), record_of(trials), wall_s=1.0, concurrent=1)
     assert result.best_trial_id == "trial-002"
     assert result.ranked()[0].trial_id == "trial-002"
 
@@ -71,7 +86,7 @@ def test_a_failed_trial_never_wins_whatever_it_had_reported() -> None:
 def test_all_failed_lists_every_reason() -> None:
     trials = (trial(1, None, "failed", "ValueError: first"), trial(2, None, "failed", "OSError: second"))
     with pytest.raises(LuthierError) as raised:
-        summarize(config(), trials, wall_s=1.0, concurrent=1)
+        summarize(config(), record_of(trials), wall_s=1.0, concurrent=1)
     assert "ValueError: first" in str(raised.value)
     assert "OSError: second" in str(raised.value)
     assert raised.value.exit_code == 1
@@ -79,7 +94,7 @@ def test_all_failed_lists_every_reason() -> None:
 
 def test_outcome_files_load_back(tmp_path: Path) -> None:
     cfg = config()
-    result = summarize(cfg, (trial(1, 0.9), trial(2, 0.5)), wall_s=1.0, concurrent=2)
+    result = summarize(cfg, record_of((trial(1, 0.9), trial(2, 0.5))), wall_s=1.0, concurrent=2)
     write_outcome(cfg, result, tmp_path)
     assert SweepResult.model_validate_json((tmp_path / "leaderboard.json").read_text()) == result
     winner = load_config(tmp_path / "winner.yaml")
@@ -92,7 +107,7 @@ def test_outcome_files_load_back(tmp_path: Path) -> None:
 
 
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
-    result = summarize(config(), (trial(1, 0.9),), wall_s=1.0, concurrent=1)
+    result = summarize(config(), record_of((trial(1, 0.9),)), wall_s=1.0, concurrent=1)
     with pytest.raises(OutputError, match="nowhere"):
         write_outcome(config(), result, tmp_path / "nowhere")
 
@@ -100,7 +115,7 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
 def test_the_table_shows_the_winner_first_and_every_failure() -> None:
     trials = (trial(1, 0.9), trial(2, 0.5), trial(3, None, "failed", "ValueError: [bad] rank"))
     console = Console(width=100, record=True, force_terminal=False)
-    console.print(leaderboard_table(summarize(config(), trials, wall_s=1.0, concurrent=1)))
+    console.print(leaderboard_table(summarize(config(), record_of(trials), wall_s=1.0, concurrent=1)))
     text = console.export_text()
     assert text.index("trial-002") < text.index("trial-001") < text.index("trial-003")
     assert "0.5000" in text

@@ -8,7 +8,7 @@ import pytest
 
 from luthier.config import RunConfig
 from luthier.errors import ConfigError
-from luthier.tuning.space import check_space, final_config, num_trials, probe_values, sweep_of, trial_config
+from luthier.tuning.space import check_space, final_config, probe_values, sweep_of, trial_config
 
 BASE: dict[str, Any] = {
     "name": "demo",
@@ -142,7 +142,7 @@ def test_grid_multiplies_the_samples() -> None:
         },
         num_samples=2,
     )
-    assert num_trials(sweep_of(cfg)) == 12
+    assert sweep_of(cfg).num_trials == 12
 
 
 def test_quniform_probes_are_multiples_of_its_step() -> None:
