@@ -14,6 +14,7 @@ _NOT_IDENTITY = {
     "resources_per_worker",
     "logging_steps",
     "eval_steps",
+    "eval_metrics",
     "save_steps",
     "async_save",
     "elastic_resize_monitor_interval_s",

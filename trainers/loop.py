@@ -16,6 +16,7 @@ from luthier.config.run import RunConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import TrainingDiverged
 from luthier.precision import computes_in_bf16
+from luthier.trainers.task_metrics import Answering, with_perplexity
 from luthier.trainers.batches import Batch, StepPlan
 from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import CheckpointStore
@@ -31,6 +32,7 @@ from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver
 from luthier.trainers.speed import speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
+from luthier.trainers.tokens import ChatTokenizer
 from luthier.trainers.validation import Task, Validation
 
 
@@ -160,7 +162,10 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     strategy = resume(newest, model, build, worker, divided=train.strategy in DIVIDED)
     seed_dropout(newest, worker, job.cfg.seed)
     first_step = newest.step if newest else 0
-    validation = Validation(tasks, strategy, model, losses, flat, worker, train.per_device_train_batch_size)
+    generated = set(train.eval_metrics) - {"perplexity"}
+    settled = job.cfg.model_copy(update={"train": train})
+    answering = Answering(settled, ChatTokenizer(job.base_model_dir), worker) if generated else None
+    validation = Validation(tasks, strategy, model, losses, flat, worker, train.per_device_train_batch_size, answering)
     seen = int(newest.metrics["rows_seen"]) if newest else 0
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
     samples = SampleLog(job.workdir, worker, first_step) if train.log_samples else None
@@ -195,7 +200,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         judged = step % eval_every == 0 or step == num_steps
         due = step % save_every == 0 or step == num_steps or noticed
         if judged and tasks:
-            metrics |= validation.measure()
+            metrics |= with_perplexity(validation.measure(), train.eval_metrics)
         if writer and (judged or due or step % train.logging_steps == 0):
             writer.write(metrics)
         saver.check()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from luthier.trainers.task_metrics import Answering
 from luthier.trainers.metrics_stream import Metrics
 from luthier.trainers.objectives import Losses, Objective
 from luthier.trainers.speed import Collate
@@ -46,6 +47,7 @@ class Validation:
         flat: Lays rows out without padding, where the model allows it.
         worker: This process.
         batch_size: Rows at a time.
+        answering: Answers the rows and measures that; None: no task metrics were asked for.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Validation:
         flat: Collate | None,
         worker: Worker,
         batch_size: int,
+        answering: Answering | None = None,
     ) -> None:
+        self._answering = answering
         self._tasks = tasks
         self._strategy = strategy
         self._model = model
@@ -82,6 +86,10 @@ class Validation:
             if not task.is_earlier:
                 totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
                 items += task_items
+        if self._answering is not None:
+            rows = [row for task in self._tasks if not task.is_earlier for row in task.rows]
+            answered = self._answering.measure(self._model, rows)
+            found |= {f"eval_{name}": value for name, value in answered.items()}
         self._model.train()
         return {f"eval_{name}": value / items for name, value in totals.items()} | found
 

@@ -143,7 +143,7 @@ def _hyperopt(tune: TuneConfig, seed: int) -> Searcher:
     from ray import tune as ray_tune
 
     try:
-        import hyperopt  # noqa: F401
+        import hyperopt  # type: ignore[import-untyped]  # noqa: F401
         from ray.tune.search.hyperopt import HyperOptSearch
     except ImportError as error:
         raise ConfigError("tune.searcher: hyperopt is not installed; run: pip install hyperopt") from error

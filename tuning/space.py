@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from luthier.config import RunConfig, apply_overrides
+from luthier.config.eval_metrics import measured_for
 from luthier.config.domains import Choice, Domain, Grid, QUniform, RandInt
 from luthier.config.tune import TuneConfig, is_set, ordered
 from luthier.errors import ConfigError
@@ -37,12 +38,16 @@ def sweep_of(cfg: RunConfig) -> TuneConfig:
 def trial_config(cfg: RunConfig, params: Mapping[str, Any]) -> RunConfig:
     """The frozen config of one trial: ``cfg`` with the sweep's overrides, then the drawn values.
 
-    The test split is taken out, so that no trial can read it, and the sweep itself, so that none is nested.
+    The test split is taken out, so that no trial can read it, and the sweep itself, so that none is nested. What the sweep
+    looks at is measured.
 
     Raises:
         ConfigError: A path or value is not valid.
     """
-    changed = apply_overrides(cfg, {**sweep_of(cfg).overrides, **params})
+    tune = sweep_of(cfg)
+    wanted = tuple(dict.fromkeys((*cfg.train.eval_metrics, *measured_for(tune.metrics, cfg.train.objective))))
+    measured = {"train.eval_metrics": wanted} if wanted else {}
+    changed = apply_overrides(cfg, {**measured, **tune.overrides, **params})
     datasets = tuple(dataset.model_copy(update={"test": None}) for dataset in changed.datasets)
     return changed.model_copy(update={"datasets": datasets, "tune": None})
 

@@ -10,6 +10,7 @@ from luthier.config import objective_rules, sequence
 from luthier.config.base import Config
 from luthier.config.data import DataConfig, DatasetConfig
 from luthier.config.deploy import ClusterConfig, RegistryConfig, ServeConfig
+from luthier.config.eval_metrics import check_eval_metrics
 from luthier.config.judge import EvaluateConfig, GateConfig, rows_for_a_gain
 from luthier.config.model import ModelConfig
 from luthier.config.stage import StageConfig
@@ -73,12 +74,19 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _objective_fits(self) -> RunConfig:
         objective_rules.check(self)
+        check_eval_metrics(self)
         return self
 
     @model_validator(mode="after")
     def _sweep_has_validation(self) -> RunConfig:
-        if self.tune is not None and self.tune.metric == "eval_loss" and not any(d.validation for d in self.datasets):
-            raise ValueError("tune.metric is eval_loss but no dataset has a validation file; add datasets[].validation")
+        if (
+            self.tune is not None
+            and self.tune.metric.startswith("eval_")
+            and not any(d.validation for d in self.datasets)
+        ):
+            raise ValueError(
+                f"tune.metric is {self.tune.metric} but no dataset has a validation file; add datasets[].validation"
+            )
         return self
 
     @model_validator(mode="after")

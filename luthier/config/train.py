@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from luthier.config.base import Config
 from luthier.config.compatibility import METHODS, STRATEGIES, Device, refusal
 from luthier.config.deepspeed_file import DeepspeedFile, contradictions, read_deepspeed_file
+from luthier.config.eval_metrics import EvalMetric
 from luthier.config.objective import ClassificationConfig, DpoConfig, ObjectiveName
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -160,6 +161,9 @@ class TrainConfig(Config):
 
     eval_steps: Positive | None = None
     """Optimizer steps between validations; None: once per epoch."""
+
+    eval_metrics: tuple[EvalMetric, ...] = ()
+    """What is measured beside the loss at each validation: answers are generated for all but ``perplexity``."""
 
     save_steps: Positive | None = None
     """Optimizer steps between checkpoints, at most so many are lost when a worker dies; None: at each validation."""

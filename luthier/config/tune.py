@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from luthier.config.base import Config
 from luthier.config.domains import Choice, Domain, Grid
+from luthier.config.eval_metrics import LOWER_IS_BETTER, SWEEPABLE
 from luthier.config.train import TrainConfig
 
 _MAPPINGS = {name for name, field in TrainConfig.model_fields.items() if get_origin(field.annotation) is dict}
@@ -22,8 +23,6 @@ Mode = Literal["min", "max"]
 
 MUTABLE = ("train.learning_rate", "train.weight_decay", "train.max_grad_norm")
 """What may change in the middle of a training: settings that its weights, its data order and its schedule don't know."""
-
-LOWER_IS_BETTER = ("loss", "eval_loss", "eval_perplexity")
 
 
 class Budget(Config):
@@ -40,7 +39,8 @@ class TuneConfig(Config):
     """A hyperparameter sweep on a validation metric. The test split is never read."""
 
     metric: str = "eval_loss"
-    """What a trial is judged by: ``eval_loss``, ``loss``, or one of ``train.eval_metrics`` as ``eval_macro_f1``."""
+    """What a trial is judged by: ``eval_loss``, ``loss``, or a task metric such as ``eval_macro_f1``, which trials then
+    measure without being told in ``train.eval_metrics``."""
 
     mode: Mode = "min"
     """Whether less or more of the metric is better."""
@@ -105,6 +105,14 @@ class TuneConfig(Config):
     def metrics(self) -> tuple[str, ...]:
         """All that is looked at, the one that decides first."""
         return (self.metric, *(name for name in self.more_metrics if name != self.metric))
+
+    @field_validator("metric", "more_metrics")
+    @classmethod
+    def _known_metrics(cls, value: str | dict[str, Mode]) -> str | dict[str, Mode]:
+        for name in [value] if isinstance(value, str) else value:
+            if name not in SWEEPABLE:
+                raise ValueError(f"{name} is not measured in training; set it to one of {', '.join(SWEEPABLE)}")
+        return value
 
     @model_validator(mode="after")
     def _losses_fall(self) -> TuneConfig:
