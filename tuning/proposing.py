@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,6 +118,9 @@ def _optuna(tune: TuneConfig, sampler: Any) -> Searcher:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("ray.tune.search.optuna").setLevel(logging.ERROR)
+    # Its model of the past is fitted inside the function that it takes for a description of the space.
+    warnings.filterwarnings("ignore", message="Define-by-run function passed", category=UserWarning)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     space = tune.search_space
 
     def define(trial: Any) -> Values:

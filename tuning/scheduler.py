@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import (
@@ -124,18 +125,24 @@ class HyperBand(_Reasoned, HyperBandScheduler):
         self.reasons = {}
 
 
-class Pbt(PopulationBasedTraining):
+class _Population(PopulationBasedTraining):
+    """A population of the trials that :class:`~luthier.tuning.source.TrialSource` gives, each of which keeps its number."""
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Ray Tune refuses searchers beside a population, as they would learn from changed settings; ours only numbers."""
+        super().on_trial_add(SimpleNamespace(search_alg=None), trial)
+
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> Any:
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        return {**config, NUMBER: trial.config[NUMBER]}, operations
+
+
+class Pbt(_Population):
     """Population based training (Jaderberg et al. 2017): weak trials go on from strong ones with changed settings."""
 
-    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> Any:
-        return _with_own_number(super()._get_new_config(trial, trial_to_clone), trial)
 
-
-class Pb2(PB2):
+class Pb2(_Population, PB2):
     """Population based bandits (Parker-Holder et al. 2020): the changes are proposed by a Gaussian process."""
-
-    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> Any:
-        return _with_own_number(super()._get_new_config(trial, trial_to_clone), trial)
 
 
 def make_scheduler(cfg: RunConfig, record: SweepRecord) -> TrialScheduler:
@@ -167,11 +174,6 @@ def _results_of(tune: TuneConfig) -> Any:
         return [{_TIME: point.validation, tune.metric: point.value} for point in record.history]
 
     return results
-
-
-def _with_own_number(new: tuple[dict[str, Any], Any], trial: Trial) -> Any:
-    config, operations = new
-    return {**config, NUMBER: trial.config[NUMBER]}, operations
 
 
 def _mutation(domain: Domain) -> Any:

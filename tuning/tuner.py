@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from luthier.tuning.recorder import SweepRecorder
     from luthier.tuning.source import TrialSource
 
+_CHECKPOINTS_HANDED_ON = 4
+"""Of each trial, where its weights may go to others: these may ask for one that is not the newest any more."""
+
 # Read by Ray Tune on the driver while a sweep runs.
 TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # verbose=0 is silent only with the older reporter
@@ -260,7 +263,7 @@ def _tuner(
             callbacks=[recorder],
             stop=stopper,
             verbose=0,
-            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=_CHECKPOINTS_HANDED_ON),
             failure_config=ray_tune.FailureConfig(max_failures=settings.max_trial_failures),
         ),
     )

@@ -146,6 +146,11 @@ class TuneConfig(Config):
         if self.searcher == "hyperopt" and any(one.when for one in space.values()):
             raise ValueError("searcher: hyperopt knows no conditions (when); use optuna or random")
         if self.exchanges_weights:
+            if self.searcher != "random":
+                raise ValueError(
+                    f"scheduler: {self.scheduler} changes settings by itself, of which searcher: {self.searcher} would learn "
+                    "nothing; set searcher: random"
+                )
             fixed = [path for path in space if path not in MUTABLE]
             if fixed:
                 raise ValueError(
