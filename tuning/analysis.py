@@ -131,7 +131,7 @@ def importances(result: SweepResult) -> dict[str, float]:
 
     Returns:
         Parameter to its share of the importance, the largest first; together 1. Empty where fewer than four trials have
-        a sound value, no parameter varies, or none explains anything.
+        a sound value, or no parameter varies.
     """
     trials = [trial for trial in result.ranked() if is_sound(trial)]
     if len(trials) < MIN_TRIALS_FOR_IMPORTANCE:
@@ -140,28 +140,24 @@ def importances(result: SweepResult) -> dict[str, float]:
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     trials.sort(key=lambda trial: (trial.status != "finished", -_reached(trial) if trial.status == "stopped" else 0))
-    share = max(_TOP_SHARE, _MIN_TOP / len(trials))
-    study = _study(trials)
+    paths = dict.fromkeys(path for trial in trials for path in trial.params)
+    spaces = {path: _distribution([t.params[path] for t in trials if path in t.params]) for path in paths}
+    if all(space.single() for space in spaces.values()):
+        return {}
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(_TOP_SHARE, _MIN_TOP / len(trials)))
     level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of every study that is made
     try:
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
-        found = get_param_importances(study, evaluator=evaluator, normalize=False)
+        found = get_param_importances(_study(trials, spaces), evaluator=evaluator)
     finally:
         optuna.logging.set_verbosity(level)
-    total = math.fsum(found.values())
-    if total <= 0.0:
-        return {}
-    shares = {path: value / total for path, value in found.items()}
-    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _study(trials: Sequence[TrialResult]) -> Study:
+def _study(trials: Sequence[TrialResult], spaces: Mapping[str, BaseDistribution]) -> Study:
     """The trials, the best first, as optuna's; their value is their place."""
     import optuna
 
-    paths = dict.fromkeys(path for trial in trials for path in trial.params)
-    spaces = {path: _distribution([t.params[path] for t in trials if path in t.params]) for path in paths}
     study = optuna.create_study(direction="minimize")
     for place, trial in enumerate(trials):
         study.add_trial(

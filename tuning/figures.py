@@ -59,7 +59,7 @@ def _draw_front(axes: Axes, result: SweepResult, trials: Sequence[TrialResult], 
     points = {t.trial_id: (t.metrics[aim.metric], t.metric or 0.0) for t in trials}
     others = [xy for trial_id, xy in points.items() if trial_id not in result.pareto]
     front = sorted(points[trial_id] for trial_id in result.pareto if trial_id in points)
-    _scatter(axes, others, COLORS["base"], "beaten in all" if front else "trials", len(trials))
+    _scatter(axes, others, COLORS["base"], "not on the front" if front else "trials", len(trials))
     if front:
         # With more than two metrics the front is not a line in the plane of two.
         line = "-" if len(result.more_metrics) == 1 else ""
@@ -108,7 +108,7 @@ def _focus_axis(axes: Axes, which: Literal["x", "y"], values: Sequence[float], m
         return
     axes.set(**{f"{which}lim": (low - margin, high + margin)})
     label = getattr(axes, f"get_{which}label")()
-    axes.set(**{f"{which}label": f"{label}; {cut} far worse not shown"})
+    axes.set(**{f"{which}label": f"{label}\n{cut} far worse not shown"})
 
 
 def _legend(axes: Axes) -> None:

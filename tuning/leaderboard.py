@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from luthier.config import RunConfig, dump_yaml
 from luthier.digests import atomic_write_bytes, atomic_write_text
 from luthier.errors import OutputError
 from luthier.sweep_schema import SweepResult, TrialResult
-from luthier.tuning.analysis import standings
+from luthier.tuning.analysis import as_json, standings
 from luthier.tuning.records import as_csv, as_parquet, trial_records
 from luthier.tuning.report import sweep_page
 from luthier.tuning.space import final_config
@@ -18,6 +20,7 @@ from luthier.tuning.wording import (
     agreement_text,
     agreement_warning,
     charged_resource,
+    distinct_texts,
     metric_of,
     metrics_of,
     params_of,
@@ -25,13 +28,14 @@ from luthier.tuning.wording import (
     seeds_text,
     short_names,
     spent_text,
-    value_text,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _STATUS_STYLE = {"finished": "green", "stopped": "yellow", "failed": "red"}
+
+_NAMES = ("trial", "status")
 
 _MAX_ROWS = 40
 """More trials than this are left to the files."""
@@ -54,40 +58,45 @@ def leaderboard_table(result: SweepResult) -> Table:
     from rich.table import Table
 
     table = Table(title=f"Sweep by {escape(result.metric)} ({result.mode})", caption="\n".join(_footer(result)))
-    ranked = standings(result)
-    paths, metrics = params_of(ranked), metrics_of(result)
-    names = short_names(paths)
-    resource = charged_resource(ranked)
-    seeds = {finalist.trial_id: seeds_text(finalist) for finalist in result.finalists}
-    retried = any(trial.attempts > 1 for trial in ranked)
+    columns = _columns(result)
     table.add_column("#", justify="right")
-    table.add_column("trial", no_wrap=True)
-    for path in paths:
-        table.add_column(escape(names[path]), justify="right")
-    for metric in metrics:
-        table.add_column(escape(metric), justify="right", no_wrap=True)
-    for shown, name in ((result.pareto, "Pareto"), (seeds, "over seeds")):
-        if shown:
-            table.add_column(name, justify="center")
-    table.add_column("evals", justify="right")
-    table.add_column("s", justify="right")
-    if resource:
-        table.add_column(f"{resource} s", justify="right")
-    if retried:
-        table.add_column("attempts", justify="right")
-    table.add_column("status", no_wrap=True)
-    for rank, trial in enumerate(ranked[:_MAX_ROWS], start=1):
-        cells = [str(rank), trial.trial_id]
-        cells += [escape(value_text(trial.params[path])) if path in trial.params else "-" for path in paths]
-        cells += [_number(metric_of(trial, metric, result)) for metric in metrics]
-        cells += [("*" if trial.trial_id in result.pareto else "")] if result.pareto else []
-        cells += [seeds.get(trial.trial_id, "")] if seeds else []
-        cells += [str(len(trial.history)), f"{trial.wall_s:.1f}"]
-        cells += [f"{trial.held.get(resource, 0.0):.1f}"] if resource else []
-        cells += [str(trial.attempts)] if retried else []
-        cells.append(f"[{_STATUS_STYLE[trial.status]}]{trial.status}[/]")
-        table.add_row(*cells, style="bold" if trial.trial_id == result.best_trial_id else None)
+    for name, _ in columns:
+        table.add_column(escape(name), justify="left" if name in _NAMES else "right", no_wrap=name in _NAMES)
+    for rank, trial in enumerate(standings(result)[:_MAX_ROWS], start=1):
+        cells = [escape(cell(trial)) for name, cell in columns]
+        cells[-1] = f"[{_STATUS_STYLE[trial.status]}]{cells[-1]}[/]"
+        table.add_row(str(rank), *cells, style="bold" if trial.trial_id == result.best_trial_id else None)
     return table
+
+
+def _columns(result: SweepResult) -> list[tuple[str, Callable[[TrialResult], str]]]:
+    """Header and text of a trial's cell, from left to right; the status is the last."""
+    columns: list[tuple[str, Callable[[TrialResult], str]]] = [("trial", lambda trial: trial.trial_id)]
+    paths = params_of(result.trials)
+    for path, name in short_names(paths).items():
+        texts = distinct_texts(trial.params[path] for trial in result.trials if path in trial.params)
+        columns.append((name, partial(_param, path, texts)))
+    columns += [(metric, partial(_metric, metric, result)) for metric in metrics_of(result)]
+    if result.pareto:
+        columns.append(("Pareto", lambda trial: "*" if trial.trial_id in result.pareto else ""))
+    if result.finalists:
+        seeds = {finalist.trial_id: seeds_text(finalist) for finalist in result.finalists}
+        columns.append(("over seeds", lambda trial: seeds.get(trial.trial_id, "")))
+    columns += [("evals", lambda trial: str(len(trial.history))), ("s", lambda trial: f"{trial.wall_s:.1f}")]
+    if resource := charged_resource(result.trials):
+        columns.append((f"{resource} s", lambda trial: f"{trial.held.get(resource, 0.0):.1f}"))
+    if any(trial.attempts > 1 for trial in result.trials):
+        columns.append(("attempts", lambda trial: str(trial.attempts)))
+    return [*columns, ("status", lambda trial: trial.status)]
+
+
+def _param(path: str, texts: Mapping[str, str], trial: TrialResult) -> str:
+    return texts[as_json(trial.params[path])] if path in trial.params else "-"
+
+
+def _metric(metric: str, result: SweepResult, trial: TrialResult) -> str:
+    value = metric_of(trial, metric, result)
+    return "-" if value is None else f"{value:.4f}"
 
 
 def write_outcome(cfg: RunConfig, result: SweepResult, workdir: Path) -> None:
@@ -137,7 +146,3 @@ def _failures(trials: tuple[TrialResult, ...]) -> list[str]:
     if len(reasons) > _MAX_REASONS:
         lines.append(f"{len(reasons) - _MAX_REASONS} more reasons are in sweep.html")
     return lines
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

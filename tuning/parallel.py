@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from luthier.sweep_schema import SweepResult, TrialResult
 from luthier.trainers.evaluation.drawing import COLORS, focus
 from luthier.tuning.analysis import as_json, is_numeric, is_sound, spreads
-from luthier.tuning.wording import params_of, short_names, value_text
+from luthier.tuning.wording import distinct_texts, params_of, short_names
 
 MAX_AXES = 9
 """Hyperparameters that fit beside each other; of more, the most important ones are drawn."""
@@ -25,7 +26,7 @@ _WIDTH_IN = 10.5
 _CHAR_IN = 0.072  # a character's mean width at the size of the labels
 _MISSING = -0.17  # height of the lane for values that a trial does not have; the axes go from 0 to 1
 _TICK_GAP = 0.055  # labels nearer than this would overlap
-_FEW_VALUES = 6  # so many different numbers have a tick each
+_FEW_VALUES = 8  # so many different numbers have a tick each
 _MANY_TRIALS = 40
 _COLORMAP = LinearSegmentedColormap.from_list("sweep", [COLORS["few_shot"], "#a99a3a", COLORS["validation"]])
 """The worst trial to the best."""
@@ -122,32 +123,37 @@ def _numeric_axis(name: str, values: Mapping[str, float]) -> Axis:
     def height(value: float) -> float:
         return (scale(value) - scale(low)) / (scale(high) - scale(low)) if high > low else 0.5
 
+    places = {trial_id: height(value) for trial_id, value in values.items()}
     if len(distinct) <= _FEW_VALUES:
-        marks: Sequence[float] = distinct
-    else:
-        marks = (LogLocator(numticks=6) if is_log else MaxNLocator(5)).tick_values(low, high)
-        if sum(low <= mark <= high for mark in marks) < 2:
-            marks = (low, high)
-    ticks = [(height(mark), f"{mark:.3g}") for mark in marks if low <= mark <= high]
-    return Axis(name, {i: height(value) for i, value in values.items()}, _apart(ticks), is_log)
+        return Axis(name, _side_by_side(places), _apart([(height(mark), f"{mark:.3g}") for mark in distinct]), is_log)
+    whole = all(isinstance(value, int) for value in distinct)
+    marks = (LogLocator(numticks=6) if is_log else MaxNLocator(5, integer=whole)).tick_values(low, high)
+    if sum(low <= mark <= high for mark in marks) < 2:
+        marks = (low, high)
+    return Axis(name, places, _apart([(height(m), f"{m:.3g}") for m in marks if low <= m <= high]), is_log)
 
 
 def _categorical_axis(name: str, values: Mapping[str, Any], chars: int) -> Axis:
-    texts = {as_json(value): value for value in values.values()}
-    keys = sorted(
-        texts, key=lambda key: (not is_numeric([texts[key]]), texts[key] if is_numeric([texts[key]]) else key)
-    )
-    step = 1.0 / max(len(keys) - 1, 1)
-    heights = {key: place * step if len(keys) > 1 else 0.5 for place, key in enumerate(keys)}
-    members: dict[str, list[str]] = {key: [] for key in keys}
-    for trial_id, value in values.items():
-        members[as_json(value)].append(trial_id)
-    places = {}
-    for key, ids in members.items():  # side by side, or lines of the same values would hide each other
-        width = min(0.2 * step, 0.05, 0.006 * len(ids))
+    texts = distinct_texts(values.values(), chars)
+    keys = sorted(texts, reverse=True)
+    heights = {key: place / (len(keys) - 1) if len(keys) > 1 else 0.5 for place, key in enumerate(keys)}
+    places = {trial_id: heights[as_json(value)] for trial_id, value in values.items()}
+    return Axis(name, _side_by_side(places), _apart([(heights[key], texts[key]) for key in keys]))
+
+
+def _side_by_side(places: Mapping[str, float]) -> dict[str, float]:
+    """The places a little apart where many trials share one, or lines of equal values would hide each other."""
+    members: dict[float, list[str]] = {}
+    for trial_id, place in places.items():
+        members.setdefault(place, []).append(trial_id)
+    heights = sorted(members)
+    gap = min((above - below for below, above in itertools.pairwise(heights)), default=1.0)
+    spread = {}
+    for height, ids in members.items():
+        width = min(0.2 * gap, 0.05, 0.004 * (len(ids) - 1))
         for number, trial_id in enumerate(ids):
-            places[trial_id] = heights[key] + width * (2 * (number + 0.5) / len(ids) - 1)
-    return Axis(name, places, _apart([(heights[key], value_text(texts[key], chars)) for key in keys]))
+            spread[trial_id] = height + width * (2 * (number + 0.5) / len(ids) - 1)
+    return spread
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -191,7 +197,7 @@ def _draw_axis(axes: Axes, number: int, axis: Axis, trial_ids: set[str], chars: 
             fontsize=7.5,
             color=COLORS["muted"] if height == _MISSING else COLORS["ink"],
             zorder=4,
-            bbox={"facecolor": COLORS["surface"], "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
+            bbox={"facecolor": COLORS["surface"], "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         )
 
 
@@ -201,7 +207,7 @@ def _draw_gradient(axes: Axes, number: int) -> None:
     for part in range(parts):
         axes.plot(
             [number, number],
-            [part / parts, (part + 1) / parts],
+            [part / parts, min((part + 1.3) / parts, 1.0)],  # no seams
             color=_COLORMAP((part + 0.5) / parts),
             linewidth=5,
             solid_capstyle="butt",

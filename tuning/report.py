@@ -12,13 +12,14 @@ from luthier.sweep_schema import SweepResult
 from luthier.trainers.evaluation.drawing import style
 from luthier.trainers.evaluation.page import page_environment, svg_or_none
 from luthier.trainers.evaluation.run_plots import sweep_figure
-from luthier.tuning.analysis import importances, is_sound, standings
+from luthier.tuning.analysis import as_json, importances, is_sound, standings
 from luthier.tuning.figures import agreement_figure, cost_figure, seeds_figure
 from luthier.tuning.parallel import parallel_figure, shown_params
 from luthier.tuning.wording import (
     agreement_text,
     agreement_warning,
     charged_resource,
+    distinct_texts,
     metric_of,
     metrics_of,
     params_of,
@@ -29,6 +30,8 @@ from luthier.tuning.wording import (
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
+
+_MAX_CELL_CHARS = 32
 
 _FEW_TRIALS = 20
 """optuna wants five trials in the best quarter for stable importances."""
@@ -78,9 +81,14 @@ def sweep_page(title: str, result: SweepResult) -> str:
 
 
 def _environment(result: SweepResult) -> Environment:
+    texts = {
+        path: distinct_texts((t.params[path] for t in result.trials if path in t.params), _MAX_CELL_CHARS)
+        for path in params_of(result.trials)
+    }
     environment = page_environment(_TEMPLATES)
     environment.filters |= {
         "value": value_text,
+        "cell": lambda value, path: texts[path][as_json(value)],
         "metric_of": lambda trial, metric: metric_of(trial, metric, result),
         "agreement": agreement_text,
         "capitalize_first": lambda text: text[:1].upper() + text[1:],

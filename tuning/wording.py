@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from os.path import commonprefix
 from typing import Any
 
 from luthier.sweep_schema import Finalist, RungAgreement, SweepResult, TrialResult
@@ -38,11 +40,31 @@ def metric_of(trial: TrialResult, metric: str, result: SweepResult) -> float | N
 
 
 def value_text(value: Any, max_chars: int = _MAX_VALUE_CHARS) -> str:
-    """A parameter's value; structured ones as JSON, cut where they are long."""
+    """A parameter's value; structured ones as JSON without quotes, cut where they are long."""
     if isinstance(value, float):
         text = f"{value:.3g}"
     else:
-        text = value if isinstance(value, str) else as_json(value)
+        text = value if isinstance(value, str) else as_json(value).replace('"', "")
+    return _cut(text, max_chars)
+
+
+def distinct_texts(values: Iterable[Any], max_chars: int = _MAX_VALUE_CHARS) -> dict[str, str]:
+    """:func:`value_text` of each different value by its JSON; those that would be cut to the same text lose their
+    common start instead, and get a number where that does not tell them apart."""
+    whole = {as_json(value): value_text(value, max_chars=10_000) for value in values}
+    texts = {key: _cut(text, max_chars) for key, text in whole.items()}
+    for text, count in Counter(texts.values()).items():
+        if count > 1 and text.endswith("…"):
+            alike = [key for key in texts if texts[key] == text]
+            start = len(commonprefix([whole[key] for key in alike]))
+            ends = [_cut(f"…{whole[key][start:]}", max_chars) for key in alike]
+            if len(set(ends)) < count:
+                ends = [_cut(f"#{number} {text}", max_chars) for number in range(1, count + 1)]
+            texts |= zip(alike, ends, strict=True)
+    return texts
+
+
+def _cut(text: str, max_chars: int) -> str:
     return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 

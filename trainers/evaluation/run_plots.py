@@ -17,7 +17,7 @@ _MIN_POINTS_TO_SMOOTH = 30
 """Of fewer logged steps the curve is shown as it is."""
 
 _MANY_TRIALS = 40
-"""Of more trials each line is fainter."""
+"""Of more trials each line is thinner and fainter."""
 
 
 def series(history: Sequence[Mapping[str, Any]], name: str) -> Points:
@@ -91,7 +91,7 @@ def sweep_figure(sweep: Mapping[str, Any]) -> Figure | None:
     best = sweep.get("best_trial_id") or next(iter(ranked(sweep)))["trial_id"]
     figure = Figure(figsize=(10.5, 3.2), layout="constrained")
     axes = figure.subplots()
-    faint = 0.7 if len(drawn) <= _MANY_TRIALS else 0.35
+    faint = 1.0 if len(drawn) <= _MANY_TRIALS else 0.5
     for trial, steps, values in sorted(drawn, key=lambda found: found[0]["trial_id"] == best):
         _draw_trial(axes, steps, values, trial, is_best=trial["trial_id"] == best, faint=faint)
     title = f"{sweep['metric'].replace('_', ' ')} of every trial ({sweep['mode']} is better)"
@@ -110,10 +110,10 @@ def _draw_trial(
     axes: Axes, steps: list[float], values: list[float], trial: Mapping[str, Any], *, is_best: bool, faint: float
 ) -> None:
     color = COLORS["tuned"] if is_best else COLORS["base"]
-    alpha = 1.0 if is_best else faint
-    axes.plot(steps, values, color=color, linewidth=2.4 if is_best else 1.2, alpha=alpha)
+    alpha = 1.0 if is_best else 0.7 * faint
+    axes.plot(steps, values, color=color, linewidth=2.4 if is_best else 1.2 * faint, alpha=alpha)
     ended = "x" if trial.get("status") in ("stopped", "failed") else "o"
-    axes.plot(steps[-1], values[-1], ended, color=color, markersize=5.5, alpha=alpha)
+    axes.plot(steps[-1], values[-1], ended, color=color, markersize=5.5 if is_best else 5.5 * faint, alpha=alpha)
     if is_best:
         label_line_ends(axes, [(steps[-1], values[-1], trial["trial_id"], color)])
 
