@@ -35,7 +35,14 @@ if TYPE_CHECKING:
 
 _STATUS_STYLE = {"finished": "green", "stopped": "yellow", "failed": "red"}
 
-_NAMES = ("trial", "status")
+_VALUES = "values"
+
+_LEFT = ("trial", _VALUES, "status")
+
+_MAX_PARAM_COLUMNS = 3
+"""More parameters share a column, so that the table fits a terminal."""
+
+_MAX_CELL_CHARS = 24
 
 _MAX_ROWS = 40
 """More trials than this are left to the files."""
@@ -50,20 +57,22 @@ _MAX_NAMED = 3
 def leaderboard_table(result: SweepResult) -> Table:
     """A rich table of the trials, the winner first; of a large sweep the best 40.
 
-    Columns that would be empty are left out: more metrics, the Pareto front (``*``), intervals over seeds, the seconds
-    that an accelerator or CPU was held, attempts. What the sweep cost, whether early validations foretell the end, and
-    why trials failed stand below.
+    A ``*`` marks the Pareto front. More than three parameters share a column. Columns that would be empty are left out:
+    more metrics, intervals over seeds, attempts; time is the seconds that GPUs or CPUs were held, where that is known.
+    What the sweep cost, whether early validations foretell the end, and why trials failed stand below.
     """
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"Sweep by {escape(result.metric)} ({result.mode})", caption="\n".join(_footer(result)))
     columns = _columns(result)
+    columns = _columns(result)
     table.add_column("#", justify="right")
     for name, _ in columns:
-        table.add_column(escape(name), justify="left" if name in _NAMES else "right", no_wrap=name in _NAMES)
+        values = name == _VALUES
+        table.add_column(escape(name), justify="right" if name not in _LEFT else "left", no_wrap=not values)
     for rank, trial in enumerate(standings(result)[:_MAX_ROWS], start=1):
-        cells = [escape(cell(trial)) for name, cell in columns]
+        cells = [escape(cell(trial)) for _, cell in columns]
         cells[-1] = f"[{_STATUS_STYLE[trial.status]}]{cells[-1]}[/]"
         table.add_row(str(rank), *cells, style="bold" if trial.trial_id == result.best_trial_id else None)
     return table
@@ -71,23 +80,37 @@ def leaderboard_table(result: SweepResult) -> Table:
 
 def _columns(result: SweepResult) -> list[tuple[str, Callable[[TrialResult], str]]]:
     """Header and text of a trial's cell, from left to right; the status is the last."""
-    columns: list[tuple[str, Callable[[TrialResult], str]]] = [("trial", lambda trial: trial.trial_id)]
-    paths = params_of(result.trials)
-    for path, name in short_names(paths).items():
-        texts = distinct_texts(trial.params[path] for trial in result.trials if path in trial.params)
-        columns.append((name, partial(_param, path, texts)))
+    columns: list[tuple[str, Callable[[TrialResult], str]]] = [
+        ("trial", lambda trial: f"{trial.trial_id} *" if trial.trial_id in result.pareto else trial.trial_id)
+    ]
+    params = [(name, partial(_param, path, texts)) for path, name, texts in _params(result)]
+    if len(params) <= _MAX_PARAM_COLUMNS:
+        columns += params
+    else:
+        columns.append(
+            (_VALUES, lambda trial: "  ".join(f"{n}={t}" for n, cell in params if (t := cell(trial)) != "-"))
+        )
     columns += [(metric, partial(_metric, metric, result)) for metric in metrics_of(result)]
-    if result.pareto:
-        columns.append(("Pareto", lambda trial: "*" if trial.trial_id in result.pareto else ""))
     if result.finalists:
         seeds = {finalist.trial_id: seeds_text(finalist) for finalist in result.finalists}
         columns.append(("over seeds", lambda trial: seeds.get(trial.trial_id, "")))
-    columns += [("evals", lambda trial: str(len(trial.history))), ("s", lambda trial: f"{trial.wall_s:.1f}")]
+    columns.append(("evals", lambda trial: str(len(trial.history))))
     if resource := charged_resource(result.trials):
         columns.append((f"{resource} s", lambda trial: f"{trial.held.get(resource, 0.0):.1f}"))
+    else:
+        columns.append(("s", lambda trial: f"{trial.wall_s:.1f}"))
     if any(trial.attempts > 1 for trial in result.trials):
         columns.append(("attempts", lambda trial: str(trial.attempts)))
     return [*columns, ("status", lambda trial: trial.status)]
+
+
+def _params(result: SweepResult) -> list[tuple[str, str, dict[str, str]]]:
+    """Path, short name and texts of the values of each parameter."""
+    names = short_names(params_of(result.trials))
+    return [
+        (path, name, distinct_texts((t.params[path] for t in result.trials if path in t.params), _MAX_CELL_CHARS))
+        for path, name in names.items()
+    ]
 
 
 def _param(path: str, texts: Mapping[str, str], trial: TrialResult) -> str:
@@ -128,6 +151,8 @@ def _footer(result: SweepResult) -> list[str]:
     lines = [f"{len(result.trials)} trials, {result.max_concurrent_trials} at a time, {result.wall_s:.0f} s"]
     if len(result.trials) > _MAX_ROWS:
         lines.append(f"{len(result.trials) - _MAX_ROWS} more trials are in leaderboard.csv")
+    if result.pareto:
+        lines.append("* on the Pareto front: no other trial beats it in all metrics")
     if spent := spent_text(result):
         lines.append(escape(spent))
     lines += [agreement_text(found) for found in result.rung_agreement[:1]]

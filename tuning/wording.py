@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from os.path import commonprefix
 from typing import Any
 
 from luthier.sweep_schema import Finalist, RungAgreement, SweepResult, TrialResult
@@ -56,12 +56,18 @@ def distinct_texts(values: Iterable[Any], max_chars: int = _MAX_VALUE_CHARS) -> 
     for text, count in Counter(texts.values()).items():
         if count > 1 and text.endswith("…"):
             alike = [key for key in texts if texts[key] == text]
-            start = len(commonprefix([whole[key] for key in alike]))
+            start = _common_chars([whole[key] for key in alike])
             ends = [_cut(f"…{whole[key][start:]}", max_chars) for key in alike]
             if len(set(ends)) < count:
                 ends = [_cut(f"#{number} {text}", max_chars) for number in range(1, count + 1)]
             texts |= zip(alike, ends, strict=True)
     return texts
+
+
+def _common_chars(texts: Sequence[str]) -> int:
+    """Length of the start that all texts share."""
+    columns = zip(*texts, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda chars: len(set(chars)) == 1, columns))
 
 
 def _cut(text: str, max_chars: int) -> str:
