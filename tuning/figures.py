@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from luthier.sweep_schema import Aim, SweepResult, TrialResult
 from luthier.trainers.evaluation.drawing import COLORS, focus, metric_name
@@ -49,6 +50,9 @@ def _draw_cost(axes: Axes, result: SweepResult, trials: Sequence[TrialResult]) -
     axes.set(title=f"Cost and {metric_name(result.metric)}", xlabel=unit, ylabel=_label(result.metric, result.mode))
     if spreads(list(costs.values())):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
     _focus_axis(axes, "y", [t.metric or 0.0 for t in trials], result.mode)
@@ -96,7 +100,7 @@ def _mark_winner(axes: Axes, x: float, result: SweepResult) -> None:
 
 
 def _label(metric: str, mode: str) -> str:
-    return f"{metric_name(metric)} ({mode} is better)"
+    return textwrap.fill(f"{metric_name(metric)} ({mode} is better)", 34)
 
 
 def _focus_axis(axes: Axes, which: Literal["x", "y"], values: Sequence[float], mode: Literal["min", "max"]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from luthier.config import RunConfig, dump_yaml
 from luthier.digests import atomic_write_bytes, atomic_write_text
@@ -69,8 +69,8 @@ def leaderboard_table(result: SweepResult) -> Table:
     columns = _columns(result)
     table.add_column("#", justify="right")
     for name, _ in columns:
-        values = name == _VALUES
-        table.add_column(escape(name), justify="right" if name not in _LEFT else "left", no_wrap=not values)
+        justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
+        table.add_column(escape(name), justify=justify, no_wrap=name != _VALUES, overflow="fold")
     for rank, trial in enumerate(standings(result)[:_MAX_ROWS], start=1):
         cells = [escape(cell(trial)) for _, cell in columns]
         cells[-1] = f"[{_STATUS_STYLE[trial.status]}]{cells[-1]}[/]"

@@ -68,11 +68,14 @@ def parallel_figure(result: SweepResult, importances: Mapping[str, float]) -> Fi
     chars = int(_WIDTH_IN / (len(paths) + 1) * 0.8 / _CHAR_IN)
     axes_of = [_param_axis(names[path], path, result.trials, chars) for path in paths]
     goal = metric_axis(result)
-    figure = Figure(figsize=(_WIDTH_IN, 4.3), layout="constrained")
+    titles = [_title(axis, chars) for axis in (*axes_of, goal)]
+    tallest = max(title.count("\n") for title in titles)
+    figure = Figure(figsize=(_WIDTH_IN, 4.1 + 0.15 * tallest), layout="constrained")
     axes = figure.subplots()
     _draw_lines(axes, result, [*axes_of, goal], goal)
-    for number, axis in enumerate([*axes_of, goal]):
-        _draw_axis(axes, number, axis, {trial.trial_id for trial in result.trials}, chars)
+    for number, (axis, title) in enumerate(zip((*axes_of, goal), titles, strict=True)):
+        axes.text(number, 1.06, title, ha="center", va="bottom", fontsize=8.5, fontweight="bold")
+        _draw_axis(axes, number, axis, {trial.trial_id for trial in result.trials})
     _draw_gradient(axes, len(axes_of))
     axes.set_axis_off()
     axes.set_xlim(-0.1, len(axes_of) + 0.12)
@@ -179,13 +182,17 @@ def _draw_lines(axes: Axes, result: SweepResult, drawn: Sequence[Axis], goal: Ax
             axes.plot(at, heights, color=COLORS["base"], linewidth=1.0, linestyle=(0, (4, 3)), alpha=faint)
 
 
-def _draw_axis(axes: Axes, number: int, axis: Axis, trial_ids: set[str], chars: int) -> None:
-    axes.plot([number, number], [0, 1], color=COLORS["muted"], linewidth=1.0, zorder=2)
+def _title(axis: Axis, chars: int) -> str:
+    """The axis's name, broken after dots and underscores to about ``chars`` per line."""
     lines = textwrap.wrap(axis.name.replace("_", "_ ").replace(".", ". "), max(chars, 8))
     name = "\n".join(line.replace("_ ", "_").replace(". ", ".") for line in lines)
-    if axis.is_log:
-        name += " (log)" if len(lines) == 1 and len(name) + 6 <= chars else "\n(log)"
-    axes.text(number, 1.06, name, ha="center", va="bottom", fontsize=8.5, fontweight="bold")
+    if not axis.is_log:
+        return name
+    return f"{name} (log)" if len(lines) == 1 and len(name) + 6 <= chars else f"{name}\n(log)"
+
+
+def _draw_axis(axes: Axes, number: int, axis: Axis, trial_ids: set[str]) -> None:
+    axes.plot([number, number], [0, 1], color=COLORS["muted"], linewidth=1.0, zorder=2)
     missing = [] if trial_ids <= set(axis.places) else [(_MISSING, axis.missing)]
     for height, label in (*missing, *axis.ticks):
         axes.plot(number, height, "_", color=COLORS["muted"], markersize=6, zorder=2)

@@ -21,7 +21,7 @@ def trial_records(result: SweepResult) -> pa.Table:
     Columns: ``rank``; ``trial_id``; ``status``; one per metric by its name; one per parameter by its dotted path;
     ``pareto``; ``num_validations``; ``wall_s``; ``held_cpu_s`` and the like, seconds times amount; ``attempts``;
     ``seeds_mean``, ``seeds_low``, ``seeds_high`` and ``num_seeds`` of finalists; ``reason``. A parameter that a trial
-    does not have is null. Parameters with structured or mixed values are JSON text.
+    does not have is null. Parameters with structured or mixed values, and integers beyond 64 bits, are JSON text.
     """
     import pyarrow as pa
 
@@ -86,7 +86,7 @@ def _column(params: Sequence[Mapping[str, Any]], path: str) -> pa.Array:
         return pa.array(whole, pa.bool_())
     if kinds == {int} and all(value in _INT64 for value in values):
         return pa.array(whole, pa.int64())
-    if kinds and kinds <= {int, float}:
+    if float in kinds and kinds <= {int, float}:
         return pa.array([None if value is None else float(value) for value in whole], pa.float64())
     if kinds == {str}:
         return pa.array(whole, pa.string())

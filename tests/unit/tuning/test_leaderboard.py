@@ -89,7 +89,9 @@ def test_the_tables_hold_what_the_json_holds() -> None:
         assert float(text["eval_loss"]) == found["metric"] if found["metric"] is not None else text["eval_loss"] == ""
         for path in ("train.learning_rate", "train.method", "train.gradient_accumulation_steps", "train.lora_r"):
             assert row[path] == found["params"].get(path)
-            assert text[path] == ("" if path not in found["params"] else str(found["params"][path]))
+            value = found["params"].get(path)
+            assert text[path] == ("" if value is None else text[path] if isinstance(value, float) else str(value))
+            assert not isinstance(value, float) or float(text[path]) == value
         assert json.loads(row["datasets"]) == json.loads(text["datasets"]) == found["params"]["datasets"]
 
 

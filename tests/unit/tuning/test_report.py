@@ -85,7 +85,7 @@ def test_every_parameter_has_an_axis_until_there_are_too_many() -> None:
     shown = shown_params(many, {"train.p11": 0.9, "train.p10": 0.1})
     assert len(shown) == MAX_AXES
     assert shown[-2:] == ["train.p10", "train.p11"]  # in their own order, not by importance
-    assert "not drawn: p7, p8" in sweep_page("demo", many)
+    assert "not drawn: p9, p10, p11" in sweep_page("demo", many)
 
 
 def test_a_conditional_parameter_is_shown_as_not_set_and_a_failed_trial_as_failed() -> None:
