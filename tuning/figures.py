@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from luthier.sweep_schema import Aim, SweepResult, TrialResult
 from luthier.trainers.evaluation.drawing import COLORS, focus, metric_name
 from luthier.tuning.analysis import is_sound, spreads
-from luthier.tuning.wording import WEAK_AGREEMENT, charged_resource, metric_of
+from luthier.tuning.wording import WEAK_AGREEMENT, charged_resource
 
 _MAX_RIVALS = 2
 """Metrics that are drawn against the deciding one."""
@@ -95,8 +95,15 @@ def _scatter(axes: Axes, points: Sequence[tuple[float, float]], color: str, labe
 
 
 def _mark_winner(axes: Axes, x: float, result: SweepResult) -> None:
-    y = metric_of(result.best, result.metric, result)
-    axes.plot(x, y, "D", color=COLORS["tuned"], markersize=7.5, label=f"winner, {result.best_trial_id}", zorder=4)
+    axes.plot(
+        x,
+        result.best.metric or 0.0,
+        "D",
+        color=COLORS["tuned"],
+        markersize=7.5,
+        label=f"winner, {result.best_trial_id}",
+        zorder=4,
+    )
 
 
 def _label(metric: str, mode: str) -> str:

@@ -26,7 +26,6 @@ from luthier.tuning.wording import (
     reasons_of,
     seeds_text,
     short_names,
-    value_text,
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -87,7 +86,7 @@ def _environment(result: SweepResult) -> Environment:
     }
     environment = page_environment(_TEMPLATES)
     environment.filters |= {
-        "value": value_text,
+        "exact": as_json,
         "cell": lambda value, path: texts[path][as_json(value)],
         "metric_of": lambda trial, metric: metric_of(trial, metric, result),
         "agreement": agreement_text,

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from luthier.sweep_schema import MetricPoint, TrialResult
-from luthier.trainers.evaluation.drawing import style
+from luthier.trainers.evaluation.drawing import focus, style
 from luthier.tuning.figures import agreement_figure, cost_figure, seeds_figure
 from luthier.tuning.parallel import MAX_AXES, metric_axis, parallel_figure, shown_params
 from luthier.tuning.report import sweep_page
@@ -129,3 +129,17 @@ def test_a_metric_beside_the_deciding_one_has_a_panel() -> None:
         figure = cost_figure(made_up_sweep(12))
     assert figure is not None
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Cost and eval loss", "macro F1 and eval loss"]
+
+
+def test_only_values_far_out_at_the_worse_end_are_cut() -> None:
+    values = [1.0, 1.1, 1.2, 1.3, 1.4]
+    assert focus([*values, 90.0], "min") == (1.0, 1.4)
+    assert focus([*values, -90.0], "max") == (1.0, 1.4)
+    assert focus([*values, -90.0], "min") == (-90.0, 1.4)  # far better is news
+    assert focus([0.5], "min") == (0.5, 0.5)
+
+
+def test_the_winners_values_are_exact() -> None:
+    rate = 0.000123456789
+    html = sweep_page("demo", small_sweep([trial(1, 0.5, params={"train.learning_rate": rate})]))
+    assert "0.000123456789" in html
