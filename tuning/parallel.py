@@ -74,8 +74,8 @@ def parallel_figure(result: SweepResult, importances: Mapping[str, float]) -> Fi
     axes = figure.subplots()
     _draw_lines(axes, result, [*axes_of, goal], goal)
     for number, (axis, title) in enumerate(zip((*axes_of, goal), titles, strict=True)):
-        axes.text(number, 1.06, title, ha="center", va="bottom", fontsize=8.5, fontweight="bold")
-        _draw_axis(axes, number, axis, {trial.trial_id for trial in result.trials})
+        axes.text(number, 1.09, title, ha="center", va="bottom", fontsize=8.5, fontweight="bold")
+        _draw_axis(axes, number, axis, {trial.trial_id for trial in result.trials}, is_last=axis is goal)
     _draw_gradient(axes, len(axes_of))
     axes.set_axis_off()
     axes.set_xlim(-0.1, len(axes_of) + 0.12)
@@ -191,20 +191,21 @@ def _title(axis: Axis, chars: int) -> str:
     return f"{name} (log)" if len(lines) == 1 and len(name) + 6 <= chars else f"{name}\n(log)"
 
 
-def _draw_axis(axes: Axes, number: int, axis: Axis, trial_ids: set[str]) -> None:
+def _draw_axis(axes: Axes, number: int, axis: Axis, trial_ids: set[str], *, is_last: bool) -> None:
     axes.plot([number, number], [0, 1], color=COLORS["muted"], linewidth=1.0, zorder=2)
     missing = [] if trial_ids <= set(axis.places) else [(_MISSING, axis.missing)]
     for height, label in (*missing, *axis.ticks):
         axes.plot(number, height, "_", color=COLORS["muted"], markersize=6, zorder=2)
-        axes.text(
-            number + 0.045,
-            height,
+        axes.annotate(
             label,
-            va="center",
+            (number, height),
+            xytext=(7, 0) if is_last else (4, 2),  # above a line that goes on level
+            textcoords="offset points",
+            va="center" if is_last else "bottom",
             fontsize=7.5,
             color=COLORS["muted"] if height == _MISSING else COLORS["ink"],
             zorder=4,
-            bbox={"facecolor": COLORS["surface"], "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+            bbox={"facecolor": COLORS["surface"], "edgecolor": "none", "alpha": 0.7, "pad": 0.3},
         )
 
 
