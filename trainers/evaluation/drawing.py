@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import matplotlib as mpl
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -101,6 +103,24 @@ def label_line_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> No
         axes.annotate(
             name, (x, y), xytext=(6, 0), textcoords="offset points", va="center", color=color, annotation_clip=False
         )
+
+
+def focus(values: Sequence[float], mode: Literal["min", "max"]) -> tuple[float, float]:
+    """The range of values worth showing: all of them but those far out at the worse end.
+
+    Far out is beyond three times the distance of the quartiles (Tukey 1977), as the loss of a trial that diverged.
+
+    Args:
+        values: At least one.
+        mode: Whether less or more is better.
+
+    Returns:
+        Low and high, both values that occur.
+    """
+    first, third = np.quantile(values, (0.25, 0.75))
+    reach = 3.0 * (third - first)
+    near = [v for v in values if (v <= third + reach if mode == "min" else v >= first - reach)]
+    return min(near), max(near)
 
 
 def to_svg(figure: Figure) -> Markup:

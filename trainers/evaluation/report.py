@@ -6,19 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
+from jinja2 import Environment
 
 from luthier.digests import atomic_write_text
 from luthier.evaluation_schema import LOWER_IS_BETTER, Evaluation, Interval
 from luthier.gate import GateDecision
 from luthier.manifest import Manifest
 from luthier.trainers.evaluation import plots, run_plots
-from luthier.trainers.evaluation.drawing import VARIANT_NAMES, metric_name, style, to_svg
+from luthier.trainers.evaluation.drawing import VARIANT_NAMES, style, to_svg
 from luthier.trainers.evaluation.examples import changed_rows
+from luthier.trainers.evaluation.page import figure_text, page_environment, svg_or_none
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _FEW_ROWS = 100
 """Below this the report warns that percentile intervals come out too narrow."""
 
@@ -96,15 +94,11 @@ def _pictures(
         shown = [name for name in ("tuned", "base") if name in evaluation.variants]
         matrices = {name: to_svg(plots.confusion_figure(evaluation, name)) for name in shown}
     return {
-        "comparison": _svg(plots.comparison_figure(evaluation)),
-        "training": _svg(run_plots.training_figure(history)),
-        "sweep": _svg(run_plots.sweep_figure(sweep)) if sweep else None,
+        "comparison": svg_or_none(plots.comparison_figure(evaluation)),
+        "training": svg_or_none(run_plots.training_figure(history)),
+        "sweep": svg_or_none(run_plots.sweep_figure(sweep)) if sweep else None,
         "confusion": matrices,
     }
-
-
-def _svg(figure: Figure | None) -> Markup | None:
-    return None if figure is None else to_svg(figure)
 
 
 def _headline_metric(evaluation: Evaluation, gate: GateDecision | None) -> str:
@@ -119,19 +113,10 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters |= {
-        "figure": _figure,
         "gain": _gain,
         "verdict": _verdict,
-        "seconds": _seconds,
-        "metric_name": metric_name,
         "day": lambda created_at: created_at[:16].replace("T", " ") + " UTC",
         "variant_name": lambda name: VARIANT_NAMES.get(name, name),
         "css": lambda name: name.replace("_", "-") if name in VARIANT_NAMES else "muted",
@@ -139,14 +124,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _figure(value: float) -> str:
-    """A number to three decimals, or to four digits where it is far from 1."""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
-
-
 def _gain(value: float) -> str:
     """A difference with its sign."""
-    return ("+" if value >= 0 else "\N{MINUS SIGN}") + _figure(abs(value))
+    return ("+" if value >= 0 else "\N{MINUS SIGN}") + figure_text(abs(value))
 
 
 def _verdict(difference: Interval, metric: str) -> str:
@@ -154,14 +134,3 @@ def _verdict(difference: Interval, metric: str) -> str:
     if difference.low <= 0.0 <= difference.high:
         return "unclear"
     return "better" if (difference.low > 0.0) != (metric in LOWER_IS_BETTER) else "worse"
-
-
-def _seconds(value: float) -> str:
-    """A duration for people."""
-    if value < 1.0:
-        return f"{value * 1000:.0f} ms"
-    if value < 100.0:
-        return f"{value:.1f} s"
-    minutes, seconds = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

@@ -9,12 +9,15 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from luthier.trainers.evaluation.drawing import COLORS, label_line_ends
+from luthier.trainers.evaluation.drawing import COLORS, focus, label_line_ends
 
 Points = tuple[list[float], list[float]]
 
 _MIN_POINTS_TO_SMOOTH = 30
 """Of fewer logged steps the curve is shown as it is."""
+
+_MANY_TRIALS = 40
+"""Of more trials each line is thinner and fainter."""
 
 
 def series(history: Sequence[Mapping[str, Any]], name: str) -> Points:
@@ -81,28 +84,36 @@ def spread(ends: list[tuple[float, float, str, str]], gap: float) -> list[tuple[
 
 def sweep_figure(sweep: Mapping[str, Any]) -> Figure | None:
     """The metric over the steps of every trial, the best one marked; None where no trial was validated."""
-    drawn = [trial for trial in sweep["trials"] if trial.get("history")]
+    drawn = [(trial, *series(trial.get("history", ()), "value")) for trial in sweep["trials"]]
+    drawn = [(trial, steps, values) for trial, steps, values in drawn if steps]
     if not drawn:
         return None
-    best = next(iter(ranked(sweep)))["trial_id"]
+    best = sweep.get("best_trial_id") or next(iter(ranked(sweep)))["trial_id"]
     figure = Figure(figsize=(10.5, 3.2), layout="constrained")
     axes = figure.subplots()
-    for trial in sorted(drawn, key=lambda trial: trial["trial_id"] == best):
-        steps, values = series(trial["history"], "value")
-        if steps:
-            _draw_trial(axes, steps, values, trial, is_best=trial["trial_id"] == best)
-    axes.set(title=f"{sweep['metric'].replace('_', ' ')} of every trial ({sweep['mode']} is better)", xlabel="step")
+    faint = 1.0 if len(drawn) <= _MANY_TRIALS else 0.5
+    for trial, steps, values in sorted(drawn, key=lambda found: found[0]["trial_id"] == best):
+        _draw_trial(axes, steps, values, trial, is_best=trial["trial_id"] == best, faint=faint)
+    title = f"{sweep['metric'].replace('_', ' ')} of every trial ({sweep['mode']} is better)"
+    everything = [value for _, _, values in drawn for value in values]
+    low, high = focus(everything, sweep["mode"])
+    margin = 0.06 * (high - low)
+    if margin and (low, high) != (min(everything), max(everything)):
+        axes.set_ylim(low - margin, high + margin)
+        title += "; values far worse are cut off"
+    axes.set(title=title, xlabel="step")
     axes.margins(x=0.02)
     return figure
 
 
 def _draw_trial(
-    axes: Axes, steps: list[float], values: list[float], trial: Mapping[str, Any], *, is_best: bool
+    axes: Axes, steps: list[float], values: list[float], trial: Mapping[str, Any], *, is_best: bool, faint: float
 ) -> None:
     color = COLORS["tuned"] if is_best else COLORS["base"]
-    axes.plot(steps, values, color=color, linewidth=2.4 if is_best else 1.2, alpha=1.0 if is_best else 0.7)
+    alpha = 1.0 if is_best else 0.7 * faint
+    axes.plot(steps, values, color=color, linewidth=2.4 if is_best else 1.2 * faint, alpha=alpha)
     ended = "x" if trial.get("status") in ("stopped", "failed") else "o"
-    axes.plot(steps[-1], values[-1], ended, color=color, markersize=5.5)
+    axes.plot(steps[-1], values[-1], ended, color=color, markersize=5.5 if is_best else 5.5 * faint, alpha=alpha)
     if is_best:
         label_line_ends(axes, [(steps[-1], values[-1], trial["trial_id"], color)])
 

@@ -103,7 +103,13 @@ def test_outcome_files_load_back(tmp_path: Path) -> None:
     assert winner.train.max_steps is None  # the sweep's override is not part of the winner
     assert winner.tune is None
     assert json.loads((tmp_path / "leaderboard.json").read_text())["best_trial_id"] == "trial-002"
-    assert {path.name for path in tmp_path.iterdir()} == {"leaderboard.json", "winner.yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "leaderboard.json",
+        "leaderboard.csv",
+        "leaderboard.parquet",
+        "winner.yaml",
+        "sweep.html",
+    }
 
 
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
