@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from luthier.config.tune import TuneConfig
 from luthier.sweep_schema import Finalist
+from luthier.tuning.analysis import mean_interval
 from luthier.tuning.record import SweepRecord, TrialRecord
-
-_CONFIDENCE = 0.95
-
 
 def finalists_of(record: SweepRecord, tune: TuneConfig) -> list[TrialRecord]:
     """The best trials that did not fail, the best first; none where one seed is enough."""
@@ -28,19 +24,8 @@ def judge_finalists(record: SweepRecord, tune: TuneConfig) -> tuple[Finalist, ..
 def _judge(record: SweepRecord, trial: TrialRecord, tune: TuneConfig) -> Finalist:
     repeats = [one for one in record.repeats_of(trial.number) if one.status == "finished" and one.best(tune.mode)]
     values = tuple(_value(one, tune) for one in (trial, *repeats))
-    mean = sum(values) / len(values)
-    half = _half_width(values, mean)
-    return Finalist(trial_id=trial.trial_id, values=values, mean=mean, low=mean - half, high=mean + half)
-
-
-def _half_width(values: tuple[float, ...], mean: float) -> float:
-    """Of the mean's interval by Student's t; 0 for a single value, of which nothing is known."""
-    from scipy.stats import t  # type: ignore[import-untyped]
-
-    if len(values) < 2:
-        return 0.0
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    mean, low, high = mean_interval(values)
+    return Finalist(trial_id=trial.trial_id, values=values, mean=mean, low=low, high=high)
 
 
 def _value(trial: TrialRecord, tune: TuneConfig) -> float:

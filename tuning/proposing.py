@@ -17,7 +17,6 @@ from ray.tune.search import Searcher
 
 from luthier.config.domains import Choice, Domain, Grid, LogUniform, QUniform, RandInt, Uniform
 from luthier.config.tune import TuneConfig, is_set, ordered
-from luthier.errors import ConfigError
 
 Values = dict[str, Any]
 
@@ -26,11 +25,7 @@ _STARTUP_TRIALS = 5
 
 
 def make_searcher(tune: TuneConfig, seed: int) -> Searcher:
-    """The searcher that the config names.
-
-    Raises:
-        ConfigError: The package that it needs is not installed.
-    """
+    """The searcher that the config names."""
     if tune.searcher == "optuna":
         return _optuna(tune, _tpe(seed))
     if tune.searcher == "optuna_gp":
@@ -146,11 +141,8 @@ def _suggested(trial: Any, path: str, domain: Domain) -> Any:
 def _hyperopt(tune: TuneConfig, seed: int) -> Searcher:
     from ray import tune as ray_tune
 
-    try:
-        import hyperopt  # type: ignore[import-untyped]  # noqa: F401
-        from ray.tune.search.hyperopt import HyperOptSearch
-    except ImportError as error:
-        raise ConfigError("tune.searcher: hyperopt is not installed; run: pip install hyperopt") from error
+    from ray.tune.search.hyperopt import HyperOptSearch
+
     space = tune.search_space
     listed = {path: one.values for path, one in space.items() if isinstance(one, Choice)}
     domains: dict[str, Any] = {}

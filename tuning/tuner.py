@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig
 from luthier.digests import sha256_json
-from luthier.errors import LuthierError, OutputError, ResourceError
-from luthier.sweep_schema import Aim, SweepResult, TrialProgress
+from luthier.errors import OutputError, ResourceError
+from luthier.sweep_schema import SweepResult, TrialProgress
 from luthier.tuning.concurrency import any_nested, max_concurrent
 from luthier.tuning.data import prepare_data, trials_tokenise
-from luthier.tuning.finalists import finalists_of, judge_finalists
+from luthier.tuning.finalists import finalists_of
 from luthier.tuning.journal import FILE_NAME, Journal
 from luthier.tuning.leaderboard import write_outcome
-from luthier.tuning.record import SweepLog, SweepRecord
+from luthier.tuning.record import SweepLog
 from luthier.tuning.space import check_space, final_config, sweep_of, trial_config
+from luthier.tuning.summary import summarize
 from luthier.tuning.trial import NUMBER, TrialSpec, make_trainable, remove_leftovers, trial_bundles, trial_demand
 
 if TYPE_CHECKING:
@@ -105,49 +106,6 @@ def sweep_identity(cfg: RunConfig) -> str:
     for key in ("max_concurrent_trials", "budget", "num_samples", "seeds", "finalists"):
         told["tune"].pop(key)  # how much is tried, not what
     return sha256_json(told)
-
-
-def summarize(
-    cfg: RunConfig, record: SweepRecord, *, wall_s: float, concurrent: int, ended_by: str | None = None
-) -> SweepResult:
-    """Choose the winner among the trials that did not fail: by the mean over seeds, where there are several.
-
-    Args:
-        cfg: The run's config.
-        record: All that happened.
-        wall_s: Seconds of this command.
-        concurrent: Trials that ran at a time.
-        ended_by: What of the budget was used up.
-
-    Raises:
-        LuthierError: There is no winner; lists each trial's reason.
-    """
-    settings = sweep_of(cfg)
-    trials = tuple(trial.result(settings.mode) for trial in record.drawn)
-    if not trials:
-        raise LuthierError("the sweep ended before any trial started; the cluster may have lost its nodes.")
-    finalists = judge_finalists(record, settings)
-    result = SweepResult(
-        metric=settings.metric,
-        mode=settings.mode,
-        trials=trials,
-        best_trial_id=trials[0].trial_id,
-        winning_overrides={},
-        wall_s=record.past_wall_s + wall_s,
-        max_concurrent_trials=concurrent,
-        more_metrics=tuple(
-            Aim(metric=metric, mode=mode) for metric, mode in settings.more_metrics.items() if metric != settings.metric
-        ),
-        finalists=finalists,
-        spent=record.spent(wall_s, ended_by),
-    )
-    best = result.ranked()[0]
-    if best.status == "failed" or best.metric is None:
-        reasons = "\n".join(f"  {trial.trial_id} {trial.params}: {trial.reason}" for trial in trials)
-        raise LuthierError(f"all {len(trials)} trials of the sweep failed:\n{reasons}")
-    if finalists:
-        best = next(trial for trial in trials if trial.trial_id == finalists[0].trial_id)
-    return result.model_copy(update={"best_trial_id": best.trial_id, "winning_overrides": dict(best.params)})
 
 
 def run_trials(

@@ -17,8 +17,9 @@ from luthier.tuning import tune
 from luthier.tuning.journal import Journal
 from luthier.tuning.record import SweepLog
 from luthier.tuning.space import sweep_of
+from luthier.tuning.summary import summarize
 from luthier.tuning.trial import Report, TrainTrial, TrialSpec
-from luthier.tuning.tuner import repeat_finalists, run_trials, summarize
+from luthier.tuning.tuner import repeat_finalists, run_trials
 from tests.conftest import MakeConfig
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_session")]

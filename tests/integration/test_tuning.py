@@ -18,8 +18,9 @@ from luthier.tuning import tune
 from luthier.tuning.journal import Journal
 from luthier.tuning.record import SweepLog
 from luthier.tuning.space import sweep_of
+from luthier.tuning.summary import summarize
 from luthier.tuning.trial import Report, TrainTrial, TrialSpec
-from luthier.tuning.tuner import run_trials, summarize
+from luthier.tuning.tuner import run_trials
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from luthier.sweep_schema import RungAgreement, Spent, SweepResult, TrialResult
 from luthier.tuning.leaderboard import leaderboard_table
-from luthier.tuning.records import as_csv, as_parquet, trial_records
+from luthier.tuning.table import as_csv, as_parquet, trial_records
 from luthier.tuning.wording import agreement_warning, distinct_texts, short_names
 from tests.unit.tuning.made_up import made_up_sweep, small_sweep
 

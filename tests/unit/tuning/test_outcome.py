@@ -17,7 +17,8 @@ from luthier.tuning.concurrency import max_concurrent
 from luthier.tuning.leaderboard import leaderboard_table, write_outcome
 from luthier.tuning.record import SweepRecord
 from luthier.tuning.recorder import failure_reason
-from luthier.tuning.tuner import summarize, tune, winning_config
+from luthier.tuning.summary import summarize
+from luthier.tuning.tuner import tune, winning_config
 
 
 def config(**train: Any) -> RunConfig:
