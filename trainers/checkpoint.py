@@ -85,8 +85,8 @@ class CheckpointStore:
         self.root.mkdir(parents=True, exist_ok=True)
         atomic_write_text(self.root / _OWNER, self._owner)
 
-    def adopt(self, path: Path) -> None:
-        """Copy a checkpoint that another run wrote, as this run's only one.
+    def adopt(self, path: Path) -> bool:
+        """Copy a checkpoint, as this run's only one; returns whether another run wrote it.
 
         Raises:
             IntegrityError: It is not complete.
@@ -101,6 +101,7 @@ class CheckpointStore:
         mine = replace(adopted, path=self.root / f"step-{adopted.step:08d}", identity=self._identity)
         shutil.copytree(path, mine.path, ignore=shutil.ignore_patterns(_INDEX))
         self.publish(mine)
+        return adopted.identity != self._identity
 
     def begin(self, worker: Worker, step: int, metrics: dict[str, float]) -> Checkpoint:
         """Make a new checkpoint's directories; it counts once it is published. All workers call."""

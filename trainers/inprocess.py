@@ -13,7 +13,7 @@ from luthier.trainers.checkpoint import Checkpoint
 from luthier.trainers.earlier import EarlierTask, Start
 from luthier.trainers.files import classes_of
 from luthier.trainers.loop import Job, train_loop
-from luthier.trainers.metrics_stream import Metrics
+from luthier.trainers.metrics_stream import FILE_NAME, Metrics, read_metrics
 from luthier.trainers.strategies import Worker
 
 
@@ -53,7 +53,8 @@ def train_in_process(
         cfg: The configuration; ``train.num_workers`` is taken as 1, ``train.async_save`` as false.
         base_model_dir: The pretrained model.
         workdir: Where checkpoints and metrics go.
-        report: Called after each validation with the metrics and the checkpoint's directory.
+        report: Called after each validation with the metrics and the checkpoint's directory; where training goes on from a
+            checkpoint, first with what was validated until then.
         adopted: A checkpoint to go on from that another run wrote; that of a run which differs in its learning rate, weight
             decay or clipping only.
     """
@@ -67,9 +68,20 @@ def train_in_process(
     # A sweep's report ends a trial by an exit from within, which only the trial's own thread may take.
     here = cfg.model_copy(update={"train": cfg.train.model_copy(update={"async_save": False})})
     job = make_job(here, base_model_dir, workdir)
-    if adopted is not None:
-        job.store().adopt(adopted)
+    store = job.store()
+    if adopted is not None and store.adopt(adopted):
+        mine = store.complete()[-1]
+        report(mine.metrics, mine.path)
+    elif newest := store.newest():
+        _report_again(workdir, newest, report)
     train_loop(job, worker, forward)
+
+
+def _report_again(workdir: Path, newest: Checkpoint, report: Callable[[Metrics, Path | None], None]) -> None:
+    """What was validated up to the checkpoint that training goes on from; whoever was to be told may have missed it."""
+    for row in read_metrics(workdir / FILE_NAME):
+        if row.keys() >= newest.metrics.keys() and row["step"] <= newest.step:
+            report(row, newest.path if row["step"] == newest.step else None)
 
 
 def worker_threads(cfg: RunConfig) -> int:

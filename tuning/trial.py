@@ -149,10 +149,13 @@ def run_trial(spec: TrialSpec, params: Mapping[str, Any]) -> None:
     tune = sweep_of(spec.cfg)
     workdir.mkdir(parents=True, exist_ok=True)
     validations = _Validations(workdir / "validations.json")
+    handed_on = ray_tune.get_checkpoint() is not None
     validated = "eval_loss" if any(dataset.validation for dataset in cfg.datasets) else tune.metric
 
     def report(metrics: Mapping[str, float], checkpoint: Path | None = None, /) -> None:
         if tune.metric not in metrics or validated not in metrics:  # a nested run also tells about plain logging steps
+            return
+        if not handed_on and validations.has_passed(int(metrics.get("step", 0))):
             return
         told = {key: float(metrics[key]) for key in (*tune.metrics, "step", "epoch") if key in metrics}
         told["validation"] = validations.count(int(metrics.get("step", 0)))
@@ -200,8 +203,12 @@ class _Validations:
         self._path = path
         self._steps: list[int] = json.loads(path.read_text()) if path.exists() else []
 
+    def has_passed(self, step: int) -> bool:
+        """Whether a later one was reported, so that the driver has noted this one."""
+        return bool(self._steps) and step < self._steps[-1]
+
     def count(self, step: int) -> int:
-        """Which validation it is, from 1; what was validated at later steps before is done again."""
+        """Which validation it is, from 1; a trial that goes on from an earlier step takes back what came later."""
         self._steps = [one for one in self._steps if one < step] if step else self._steps
         self._steps.append(step)
         atomic_write_text(self._path, json.dumps(self._steps))
