@@ -69,9 +69,10 @@ def train_in_process(
     here = cfg.model_copy(update={"train": cfg.train.model_copy(update={"async_save": False})})
     job = make_job(here, base_model_dir, workdir)
     store = job.store()
-    if adopted is not None and store.adopt(adopted):
-        mine = store.complete()[-1]
-        report(mine.metrics, mine.path)
+    if adopted is not None:
+        if store.adopt(adopted):
+            mine = store.complete()[-1]
+            report(mine.metrics, mine.path)
     elif newest := store.newest():
         _report_again(workdir, newest, report)
     train_loop(job, worker, forward)
