@@ -140,7 +140,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     torch.manual_seed(job.cfg.seed)
     rows = job.train_rows()
     plan = job.plan(rows, worker.world_size)
-    train = _settled(job, plan, worker)
+    train = settled(job, plan, worker)
     datasets = [one.name for one in job.cfg.datasets]
     dataset_of = rows.datasets() if len(datasets) > 1 else []
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
@@ -210,7 +210,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         writer.close()
 
 
-def _settled(job: Job, plan: Plan, worker: Worker) -> TrainConfig:
+def settled(job: Job, plan: Plan, worker: Worker) -> TrainConfig:
     """The settings as they are for the workers that are there.
 
     ``bf16: auto`` is decided: the same for all workers, by the least able of them. Micro-batches are as the plan's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from luthier.trainers.metrics_stream import Metrics
 from luthier.trainers.objectives import Losses, Objective
 from luthier.trainers.speed import Collate
-from luthier.trainers.strategies import Strategy, Worker
+from luthier.trainers.strategies import Worker
 from luthier.trainers.tokens import Encoded
 
 
@@ -35,6 +36,15 @@ class Task:
     is_earlier: bool = False
 
 
+class Judge(Protocol):
+    """The part of a strategy that validation needs."""
+
+    @property
+    def loss(self) -> nn.Module:
+        """Called with a batch, returns its summed loss."""
+        ...
+
+
 class Validation:
     """Measures all tasks of a run. All workers call alike.
 
@@ -51,7 +61,7 @@ class Validation:
     def __init__(
         self,
         tasks: Sequence[Task],
-        strategy: Strategy,
+        strategy: Judge,
         model: nn.Module,
         losses: Losses,
         flat: Collate | None,
