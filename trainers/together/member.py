@@ -31,12 +31,14 @@ class Member:
 
     Attributes:
         num_loss_tokens: Loss-bearing tokens of the optimizer step that it is in, by which its loss is divided.
+        last: What was measured at the optimizer step done last; empty before the first.
     """
 
     def __init__(self, job: Job, base: SharedBase, adapter: NewAdapter) -> None:
         worker = Worker(0, 1, base.device)
         self.adapter = adapter
         self.num_loss_tokens = 0
+        self.last: Metrics = {}
         self._base = base
         self._rows = job.train_rows()
         self._plan = job.plan(self._rows, 1)
@@ -84,7 +86,7 @@ class Member:
         if self._waiting:
             return None
         self._step += 1
-        metrics = self._update()
+        self.last = metrics = self._update()
         judged = self._step % self._eval_every == 0 or self.is_done
         if judged and self._validation:
             metrics |= self._validation.measure()

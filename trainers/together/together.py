@@ -57,6 +57,11 @@ class Together:
         self._lock = threading.Lock()
 
     @property
+    def bf16(self) -> bool:
+        """Whether the base computes in bfloat16."""
+        return self._base.bf16
+
+    @property
     def members(self) -> Mapping[int, Member]:
         """Those that train, by number."""
         return dict(self._members)
