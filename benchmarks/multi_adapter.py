@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,29 +32,26 @@ from harness.workloads import ROOT, base_config
 
 from luthier.config import RunConfig
 
+Speeds = dict[str, list[float]]
+"""Tokens a second by turn, for each way of running the trials."""
+
 TRIALS = 4
+SIZES = {1: 2, 4: 1}
+"""Rows of a micro-batch, and optimizer steps of each trial in a turn with them."""
+
 TARGETS = {"throughput_mb1": 1.5, "throughput_mb4": None, "memory": 0.5}
 
 
 def main() -> None:
     """Measure, print a table for each micro-batch size, and the ratios as JSON on the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6, help="measured turns of each side")
-    parser.add_argument("--steps", type=int, default=3, help="optimizer steps of each trial in a turn")
+    parser.add_argument("--rounds", type=int, default=4, help="measured turns of each side")
     options = parser.parse_args()
     os.chdir(ROOT)
     prepare(trial(0, 1))
-    found = []
-    for rows in (1, 4):
-        speeds, memory, settings = measure(rows, options.rounds, options.steps)
-        found.append(throughput(rows, speeds, settings))
-    together, apart = memory["together"], [memory[name] for name in memory if name != "together"]
-    ratio = round(together / sum(apart), 3)
-    sizes = {"together_bytes": together, "apart_bytes": apart, "of_two_processes": round(together / sum(apart[:2]), 3)}
-    settings |= sizes
-    found.append({"name": "memory", "ratio": ratio, "low": ratio, "high": ratio, "target": TARGETS["memory"]})
-    found[-1]["settings"] = settings
-    print(json.dumps(found))
+    speeds, memory, settings = measure(options.rounds)
+    found = [throughput(rows, speeds[rows], settings) for rows in SIZES]
+    print(json.dumps([*found, memory_ratio(memory, settings)]))
 
 
 def trial(number: int, rows: int) -> RunConfig:
@@ -82,13 +80,11 @@ def prepare(cfg: RunConfig) -> None:
         make_job(cfg, prepare_base(cfg.model, offline=True), Path(directory))
 
 
-def measure(rows: int, rounds: int, steps: int) -> tuple[dict[str, list[float]], dict[str, float], dict[str, Any]]:
-    """Tokens a second of each way by turn, peak bytes of each process, and what it was measured with."""
-    began = time.monotonic()
+def measure(rounds: int) -> tuple[dict[int, Speeds], dict[str, float], dict[str, Any]]:
+    """Tokens a second of each way by turn, for each size; peak bytes of each process; what it was measured with."""
     cores = os.cpu_count() or 1
-    configs = [trial(number, rows) for number in range(TRIALS)]
-    makes: dict[str, Any] = {"together": (TogetherSide, (configs, steps))}
-    makes |= {f"trial {number}": (AloneSide, (cfg, steps)) for number, cfg in enumerate(configs)}
+    makes: dict[str, Any] = {"together": (TogetherSide, ())}
+    makes |= {f"trial {number}": (AloneSide, (number,)) for number in range(TRIALS)}
     # Nothing is preloaded: each trial's process would import by itself.
     sides = start_sides(makes, preload=[])
     shared, apart = sides["together"], [side for name, side in sides.items() if name != "together"]
@@ -98,38 +94,35 @@ def measure(rows: int, rounds: int, steps: int) -> tuple[dict[str, list[float]],
         f"apart, {cores} at a time": partial(timed, apart, cores, "one_per_core"),
         "apart, 1 at a time": partial(timed, apart, 1, "with_all_threads"),
     }
+    speeds: dict[int, Speeds] = {rows: {name: [] for name in ways} for rows in SIZES}
     try:
-        for pair in (apart[:2], apart[2:], [shared]):
-            ask_all(pair, "make")
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(1 + rounds):
-            for name in list(ways)[:: 1 if turn % 2 else -1]:
-                speed = ways[name]()
-                if turn:
-                    speeds[name].append(speed)
+        for some in (apart[:2], apart[2:], [shared]):
+            ask_all(some, "make")
+        for rows, found in speeds.items():
+            began = time.monotonic()
+            ask_all(list(sides.values()), "next_size")
+            for turn in range(1 + rounds):
+                for name in list(ways)[:: 1 if turn % 2 else -1]:
+                    speed = ways[name]()
+                    if turn:
+                        found[name].append(speed)
+            show(rows, found)
+            print(f"took {time.monotonic() - began:.0f} s", flush=True)
         _, peaks = ask_all(list(sides.values()), "peak")
-        losses = [side.ask("first_losses") for side in sides.values()]
+        losses, *theirs = (side.ask("first_losses") for side in sides.values())
     finally:
         for side in sides.values():
             side.process.terminate()
             side.process.join()
-    show(rows, speeds)
-    print(f"took {time.monotonic() - began:.0f} s", flush=True)
-    apart_losses = [loss["0"] for loss in losses[1:]]
     settings: dict[str, Any] = {
         "model": "SmolLM2-135M-Instruct",
         "data": "debian-sections",
-        "precision": "bfloat16"
-        if losses[0]["bf16"]
-        else "float32 on all sides: no bfloat16 products on this processor",
+        "precision": "bfloat16" if losses["bf16"] else "float32 on all sides: no bfloat16 products on this processor",
         "trials": TRIALS,
         "cores": cores,
-        "rows": rows,
-        "tokens_per_s": {name: round(statistics.median(values), 1) for name, values in speeds.items()},
         "rounds": rounds,
-        "steps_per_turn": steps,
         "largest_difference_of_first_losses": max(
-            abs(losses[0][str(number)] - loss) for number, loss in enumerate(apart_losses)
+            abs(losses[key] - loss) for one in theirs for key, loss in one.items()
         ),
     }
     return speeds, {name: one["peak_bytes"] for name, one in zip(sides, peaks, strict=True)}, settings
@@ -145,16 +138,26 @@ def timed(sides: list[Side], at_a_time: int, request: str) -> float:
     return tokens / seconds
 
 
-def throughput(rows: int, speeds: dict[str, list[float]], settings: dict[str, Any]) -> dict[str, Any]:
+def throughput(rows: int, speeds: Speeds, settings: dict[str, Any]) -> dict[str, Any]:
     """The ratio to the fastest way apart."""
     peer = max((name for name in speeds if name != "together"), key=lambda name: statistics.median(speeds[name]))
     ratio, low, high = (round(value, 3) for value in ratio_of(speeds["together"], speeds[peer]))
     name = f"throughput_mb{rows}"
     figures = {"name": name, "ratio": ratio, "low": low, "high": high, "target": TARGETS[name]}
-    return figures | {"settings": {**settings, "peer": peer}}
+    medians = {way: round(statistics.median(values), 1) for way, values in speeds.items()}
+    return figures | {"settings": {**settings, "rows": rows, "peer": peer, "tokens_per_s": medians}}
 
 
-def show(rows: int, speeds: dict[str, list[float]]) -> None:
+def memory_ratio(peaks: dict[str, float], settings: dict[str, Any]) -> dict[str, Any]:
+    """The one process to all others, and in the settings to half of them."""
+    together, apart = peaks["together"], [peak for name, peak in peaks.items() if name != "together"]
+    ratio = round(together / sum(apart), 3)
+    figures = {"name": "memory", "ratio": ratio, "low": ratio, "high": ratio, "target": TARGETS["memory"]}
+    sizes = {"together_bytes": together, "apart_bytes": apart, "to_two_processes": round(together / sum(apart[:2]), 3)}
+    return figures | {"settings": {**settings, "rows": max(SIZES), **sizes}}
+
+
+def show(rows: int, speeds: Speeds) -> None:
     """A table for people."""
     print(f"\n{f'{rows} row(s) a micro-batch':28} {'tok/s':>8} {'low':>8} {'high':>8}")
     for name, values in speeds.items():
@@ -162,27 +165,30 @@ def show(rows: int, speeds: dict[str, list[float]]) -> None:
 
 
 class TogetherSide:
-    """All trials on one base.
+    """All trials on one base."""
 
-    Args:
-        configs: The trials.
-        steps: Optimizer steps of a turn.
-    """
-
-    def __init__(self, configs: list[RunConfig], steps: int) -> None:
+    def __init__(self) -> None:
         import torch
 
         from luthier.trainers.base_model import prepare_base
         from luthier.trainers.together import Together
 
         torch.set_num_threads(os.cpu_count() or 1)
-        self._steps = steps
-        self._group = Together(prepare_base(configs[0].model, offline=True), configs[0])
+        cfg = trial(0, 1)
+        self._group = Together(prepare_base(cfg.model, offline=True), cfg)
         self._workdir = tempfile.TemporaryDirectory()
-        places = (Path(self._workdir.name) / str(number) for number in range(len(configs)))
-        numbers = [self._group.join(cfg, place) for cfg, place in zip(configs, places, strict=True)]
-        self._members = [self._group.members[number] for number in numbers]
+        self._sizes = iter(SIZES.items())
         self._first: Measured = {}
+
+    def next_size(self) -> Measured:
+        """Go on with new trials."""
+        for number in self._group.members:
+            self._group.leave(number)
+        rows, self._steps = next(self._sizes)
+        for number in range(TRIALS):
+            self._group.join(trial(number, rows), Path(self._workdir.name) / f"{rows}-{number}")
+        self._members = list(self._group.members.values())
+        return {}
 
     def turn(self) -> Measured:
         """Some optimizer steps of each trial."""
@@ -211,11 +217,10 @@ class AloneSide:
     """One trial in its own process, its steps as ``trainers/loop.py`` does them; each way of running sees all rows.
 
     Args:
-        cfg: The trial.
-        steps: Optimizer steps of a turn.
+        number: The trial's.
     """
 
-    def __init__(self, cfg: RunConfig, steps: int) -> None:
+    def __init__(self, number: int) -> None:
         import torch
 
         from luthier.trainers.base_model import prepare_base
@@ -226,21 +231,28 @@ class AloneSide:
         from luthier.trainers.speed import speed_up
         from luthier.trainers.strategies import Worker, build_strategy
 
-        self._steps = steps
+        self._number = number
+        cfg = trial(number, 1)
         self._workdir = tempfile.TemporaryDirectory()
         self._worker = Worker(0, 1, torch.device("cpu"))
         torch.manual_seed(cfg.seed)
-        job = make_job(cfg, prepare_base(cfg.model, offline=True), Path(self._workdir.name))
+        self._job = job = make_job(cfg, prepare_base(cfg.model, offline=True), Path(self._workdir.name))
         self._rows = job.train_rows()
-        self._plan = job.plan(self._rows, 1)
-        train = settled(job, self._plan, self._worker)
+        train = settled(job, job.plan(self._rows, 1), self._worker)
         self._objective = job.objective()
         model = build_trainable(job.base_model_dir, cfg.model, train)
         self._collate = speed_up(model, train, self._objective.tokenizer.pad_id) or self._objective.collate
         self._strategy = build_strategy(train, Losses(model, self._objective), self._worker, 1000)
-        self._next = dict.fromkeys(("all_at_a_time", "one_per_core", "with_all_threads"), 0)
+        self._sizes = iter(SIZES.items())
         self._first: Measured = {}
         model.train()
+
+    def next_size(self) -> Measured:
+        """Go on with other micro-batches."""
+        rows, self._steps = next(self._sizes)
+        self._plan = replace(self._job, cfg=trial(self._number, rows)).plan(self._rows, 1)
+        self._next = dict.fromkeys(("all_at_a_time", "one_per_core", "with_all_threads"), 0)
+        return {}
 
     def all_at_a_time(self) -> Measured:
         """With one thread, beside all others."""
@@ -265,7 +277,7 @@ class AloneSide:
             parts = self._plan.micro_batches(step, 0)
             batches = [self._collate([self._rows[i] for i in part]) for part in parts]
             row = _step(self._strategy, self._objective, batches, self._worker, step)
-            self._first = self._first or {"0": row["loss"]}
+            self._first = self._first or {str(self._number): row["loss"]}
             tokens += row["tokens"]
         self._next[way] += self._steps
         return {"tokens": tokens}

@@ -10,7 +10,7 @@ Shape legend: N loss-bearing tokens, C of them in a chunk, H hidden size, V voca
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -191,10 +191,13 @@ class Head:
         hidden_NH = self._hidden(inputs)[has_loss_K]
         return linear_cross_entropy(hidden_NH, linear.weight, linear.bias, targets_N)
 
-    def token_losses(self, inputs: dict[str, Any], has_loss_K: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        """The same, token by token (N), for a head that is frozen."""
+    def passing(self) -> AbstractContextManager[None]:
+        """The model returns as its logits what it hands to its head, for the length of a block and for all threads."""
+        return _passing_through(self._causal.get_output_embeddings(), 1.0)
+
+    def token_losses(self, hidden_NH: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        """Loss of each of N tokens from what the model hands to its head, which is frozen."""
         linear = self._causal.get_output_embeddings()
-        hidden_NH = self._hidden(inputs)[has_loss_K]
         return token_cross_entropies(hidden_NH, linear.weight, linear.bias, targets_N)
 
     def _hidden(self, inputs: dict[str, Any], factor: float = 1.0) -> torch.Tensor:

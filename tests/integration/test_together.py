@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from luthier.config import RunConfig
 from luthier.errors import ConfigError, TrainingDiverged
 from luthier.trainers.inprocess import train_in_process
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, read_metrics
-from luthier.trainers.together import Together, Told, shared_base
+from luthier.trainers.together import Together, Told, lanes, shared_base
 from luthier.trainers.together.sliced import Slice
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -24,8 +25,8 @@ ConfigIn = Callable[..., RunConfig]
 TIMES = {"tokens_per_s", "loss_tokens_per_s"}
 TOLERANCE = 5e-4
 """Share by which any figure of a step may differ. Sums in another order moved the losses and gradient norms of single
-rows by 6e-5 within five steps, since AdamW makes steps of one size of small gradients; a wrong slice moves them by more
-than ten times the tolerance."""
+rows by 6e-5 within five steps, since AdamW makes steps of one size of small gradients. An adapter that misses one token
+of each of its micro-batches moves them by 1.6e-3."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "first": {"lora_r": 8, "lora_alpha": 16, "learning_rate": 1e-3, "num_train_epochs": 2, "eval_steps": 2},
@@ -100,6 +101,14 @@ def train_together(configs: Mapping[str, RunConfig], base: Path, directory: Path
     return weights
 
 
+def with_threads(configs: Mapping[str, RunConfig], threads: int) -> dict[str, RunConfig]:
+    """The same runs on a worker of so many CPUs."""
+    update = {"resources_per_worker": {"CPU": float(threads)}}
+    return {
+        name: cfg.model_copy(update={"train": cfg.train.model_copy(update=update)}) for name, cfg in configs.items()
+    }
+
+
 def difference(rows: list[Metrics], expected: list[Metrics]) -> float:
     """The largest share by which any figure of any step is off, times left out."""
     assert [row.keys() for row in rows] == [row.keys() for row in expected]
@@ -109,10 +118,17 @@ def difference(rows: list[Metrics], expected: list[Metrics]) -> float:
     return max(abs(one - other) / max(abs(other), 1e-6) for one, other in pairs)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 def test_each_run_learns_what_it_learns_alone(
-    configs: dict[str, RunConfig], alone: dict[str, Path], shallow_base_dir: Path, tmp_path: Path
+    configs: dict[str, RunConfig],
+    alone: dict[str, Path],
+    shallow_base_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
 ) -> None:
-    weights = train_together(configs, shallow_base_dir, tmp_path)
+    monkeypatch.setattr(lanes, "MAX_UNEVEN", math.inf)  # several threads divide the runs, however unlike these are
+    weights = train_together(with_threads(configs, threads), shallow_base_dir, tmp_path)
     for name in configs:
         rows, expected = read_metrics(tmp_path / name / FILE_NAME), read_metrics(alone[name] / FILE_NAME)
         if name == "leaves":
@@ -149,7 +165,7 @@ def test_a_slice_that_is_off_by_one_token_is_noticed(
     group.join(configs["joins"], tmp_path / "joins")
     rounds(group)
     rows, expected = read_metrics(tmp_path / "first" / FILE_NAME), read_metrics(alone["first"] / FILE_NAME)
-    assert difference(rows, expected) > 10 * TOLERANCE
+    assert difference(rows, expected) > 2 * TOLERANCE
 
 
 def test_a_run_that_diverges_leaves_and_the_others_go_on(

@@ -17,7 +17,7 @@ from luthier.trainers.objectives import Losses
 from luthier.trainers.optimizer import build_optimizer, build_schedule
 from luthier.trainers.strategies import Worker
 from luthier.trainers.together.adapter import NewAdapter
-from luthier.trainers.together.shared_base import SharedBase
+from luthier.trainers.together.shared_base import Share, SharedBase
 from luthier.trainers.validation import Validation
 
 
@@ -30,14 +30,13 @@ class Member:
         adapter: What it trains.
 
     Attributes:
-        num_loss_tokens: Loss-bearing tokens of the optimizer step that it is in, by which its loss is divided.
         last: What was measured at the optimizer step done last; empty before the first.
     """
 
     def __init__(self, job: Job, base: SharedBase, adapter: NewAdapter) -> None:
         worker = Worker(0, 1, base.device)
         self.adapter = adapter
-        self.num_loss_tokens = 0
+        self._num_loss_tokens = 0
         self.last: Metrics = {}
         self._base = base
         self._rows = job.train_rows()
@@ -67,11 +66,11 @@ class Member:
         """Whether all steps are done."""
         return self._step == self._num_steps
 
-    def next_batch(self) -> Batch:
-        """The micro-batch that it learns from in this round: of the step that it is in, or else of the next."""
+    def next_share(self) -> Share:
+        """What it learns from in this round: a micro-batch of the step that it is in, or else of the next."""
         if not self._waiting:
             self._begin()
-        return self._waiting.pop(0)
+        return Share(self.adapter.pairs, self._waiting.pop(0), self._num_loss_tokens)
 
     def end_round(self, loss: torch.Tensor) -> Metrics | None:
         """Take note of a micro-batch's summed loss; at the end of an optimizer step, update the weights.
@@ -104,7 +103,7 @@ class Member:
         parts = self._plan.micro_batches(self._step, 0)
         # Others have no wait for a micro-batch that a short step leaves empty.
         batches = [self._base.collate([self._rows[i] for i in part]) for part in parts if part]
-        self.num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
+        self._num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
         rows = sum(len(batch.row_ids) for batch in batches)
         self._sums = {"loss": 0.0, "tokens": float(sum(batch.num_tokens for batch in batches)), "rows": float(rows)}
         if self._dataset_of:
@@ -115,7 +114,7 @@ class Member:
     def _update(self) -> Metrics:
         """Clip, update the weights and the learning rate, clear gradients; the step's measurements."""
         rate = float(self._optimizer.param_groups[0]["lr"])
-        loss = self._sums["loss"] / self.num_loss_tokens
+        loss = self._sums["loss"] / self._num_loss_tokens
         remedy = "lower train.learning_rate or train.max_grad_norm."
         if not math.isfinite(loss):
             raise TrainingDiverged(f"step {self._step}: the loss is {loss}; {remedy}")
@@ -131,13 +130,13 @@ class Member:
             "loss": loss,
             "grad_norm": norm,
             "learning_rate": rate,
-            "loss_tokens": float(self.num_loss_tokens),
+            "loss_tokens": float(self._num_loss_tokens),
             "step": self._step,
             "num_steps": self._num_steps,
             "epoch": self._step / self._plan.steps_per_epoch,
             "rows_seen": self._seen,
             "tokens_per_s": self._sums["tokens"] / elapsed_s,
-            "loss_tokens_per_s": self.num_loss_tokens / elapsed_s,
+            "loss_tokens_per_s": self._num_loss_tokens / elapsed_s,
         }
 
 

@@ -1,8 +1,10 @@
-"""The one frozen base, and the losses of several runs' rows from one forward pass over it."""
+"""The one frozen base, and the gradients of several runs from one pass over it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,29 @@ from luthier.trainers.batches import Batch
 from luthier.trainers.flat import Layout
 from luthier.trainers.flat_attention import why_not_flat
 from luthier.trainers.head_loss import Head
+from luthier.trainers.inprocess import worker_threads
 from luthier.trainers.loss import inputs_of, targets_of
 from luthier.trainers.model import load_base
 from luthier.trainers.speed import speed_up
 from luthier.trainers.together.adapter import NewAdapter, draw_adapter
+from luthier.trainers.together.lanes import Lanes
 from luthier.trainers.together.sliced import Adapter, Slice, Slices, slice_layers
 from luthier.trainers.tokens import IGNORE, ChatTokenizer
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one run contributes to a round.
+
+    Attributes:
+        adapter: Its adapter.
+        batch: Its micro-batch, flat.
+        num_loss_tokens: Loss-bearing tokens of its whole optimizer step, which its loss is divided by.
+    """
+
+    adapter: Adapter
+    batch: Batch
+    num_loss_tokens: int
 
 
 class SharedBase:
@@ -61,6 +80,7 @@ class SharedBase:
         self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
         self._slices = Slices()
         self._head = Head(self.model)
+        self._lanes = Lanes(worker_threads(cfg) if self.device.type == "cpu" else 1)
 
     def new_adapter(self, cfg: RunConfig) -> NewAdapter:
         """A run's adapter; the layers that it needs are ready for it."""
@@ -68,24 +88,43 @@ class SharedBase:
         slice_layers(self.model, list(adapter.pairs), self._slices)
         return adapter
 
-    def losses(self, parts: Sequence[tuple[Adapter, Batch]]) -> list[torch.Tensor]:
-        """The summed negative log-likelihood of each flat micro-batch under its adapter, in nats; float32 scalars.
+    def learn(self, shares: Sequence[Share]) -> list[torch.Tensor]:
+        """Add each adapter's gradient of its own mean loss, all in as few passes over the base as threads allow.
 
-        They depend on nothing but their own adapter, so that one backward pass over a sum of them gives each adapter
-        the gradient that it would have alone.
+        Returns:
+            The summed loss of each share in nats, detached.
         """
-        batch = joined([one for _, one in parts])
+        lanes = self._lanes.deal([share.batch.input_ids_BS.shape[1] for share in shares])
+        usable = self._head.usable()
+        with self._head.passing() if usable else nullcontext():
+            found = self._lanes.run(lanes, lambda lane: self._learn([shares[place] for place in lane], usable))
+        by_place = {
+            place: loss
+            for lane, losses in zip(lanes, found, strict=True)
+            for place, loss in zip(lane, losses, strict=True)
+        }
+        return [by_place[place] for place in range(len(shares))]
+
+    def _learn(self, shares: Sequence[Share], head_passes: bool) -> list[torch.Tensor]:
+        """One forward and one backward pass.
+
+        A loss depends on no other adapter than its own, so the gradients of a sum are those that each has alone.
+        """
+        batch = joined([share.batch for share in shares])
         targets_1K, kept_K = targets_of(batch)
         has_loss_1K = targets_1K != IGNORE
         targets_N = targets_1K[has_loss_1K]
-        with self.autocast, self._slices.set(_side_by_side(parts)):
-            inputs = inputs_of(batch, kept_K)
-            if self._head.usable():
-                losses_N = self._head.token_losses(inputs, has_loss_1K, targets_N)
+        with self.autocast, self._slices.set(_side_by_side(shares)):
+            # Hidden states, where the head passes them through.
+            logits_NV = self.model(**inputs_of(batch, kept_K)).logits[has_loss_1K]
+            if head_passes:
+                losses_N = self._head.token_losses(logits_NV, targets_N)
             else:
-                logits_NV = self.model(**inputs).logits[has_loss_1K].float()
-                losses_N = functional.cross_entropy(logits_NV, targets_N, reduction="none")
-        return [own.sum() for own in losses_N.split([one.num_loss_tokens for _, one in parts])]
+                losses_N = functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+        losses = [own.sum() for own in losses_N.split([share.batch.num_loss_tokens for share in shares])]
+        means = [loss / share.num_loss_tokens for loss, share in zip(losses, shares, strict=True)]
+        torch.stack(means).sum().backward()  # type: ignore[no-untyped-call]
+        return [loss.detach() for loss in losses]
 
     def under(self, adapter: Adapter, loss: nn.Module) -> nn.Module:
         """A loss of the base that uses one adapter for all tokens."""
@@ -120,11 +159,11 @@ def joined(batches: Sequence[Batch]) -> Batch:
     )
 
 
-def _side_by_side(parts: Sequence[tuple[Adapter, Batch]]) -> list[Slice]:
-    """The tokens of each part, in their order."""
+def _side_by_side(shares: Sequence[Share]) -> list[Slice]:
+    """The tokens of each share, in their order."""
     slices, at = [], 0
-    for adapter, batch in parts:
-        end = at + batch.input_ids_BS.shape[1]
-        slices.append(Slice(slice(at, end), adapter))
+    for share in shares:
+        end = at + share.batch.input_ids_BS.shape[1]
+        slices.append(Slice(slice(at, end), share.adapter))
         at = end
     return slices

@@ -8,6 +8,7 @@ Shape legend: T tokens of all runs, M tokens of one run, I inputs, O outputs, R 
 
 from __future__ import annotations
 
+import threading
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,8 +54,11 @@ class Slice:
     adapter: Adapter
 
 
-class Slices:
-    """Which tokens get which adapter; all layers of a model read the same one. None get any at first."""
+class Slices(threading.local):
+    """Which tokens get which adapter; all layers of a model read the same one. None get any at first.
+
+    Each thread has its own, so that several can run the model at a time.
+    """
 
     def __init__(self) -> None:
         self._slices: tuple[Slice, ...] = ()

@@ -95,7 +95,7 @@ class Together:
             self._drop(number)
 
     def round(self) -> list[Told]:
-        """One micro-batch of every member, in one forward and one backward pass; optimizer steps where they are due.
+        """One micro-batch of every member through the base together; optimizer steps where they are due.
 
         Returns:
             What there is to tell; a member that is done or failed has left.
@@ -104,12 +104,8 @@ class Together:
             members = list(self._members.items())
             if not members:
                 return []
-            batches = [member.next_batch() for _, member in members]
-            parts = [(member.adapter.pairs, batch) for (_, member), batch in zip(members, batches, strict=True)]
-            losses = self._base.losses(parts)
-            total = sum(loss / member.num_loss_tokens for (_, member), loss in zip(members, losses, strict=True))
-            total.backward()  # type: ignore[union-attr]
-            ends = [self._end(number, loss.detach()) for (number, _), loss in zip(members, losses, strict=True)]
+            losses = self._base.learn([member.next_share() for _, member in members])
+            ends = [self._end(number, loss) for (number, _), loss in zip(members, losses, strict=True)]
             return [told for told in ends if told is not None]
 
     def _end(self, number: int, loss: torch.Tensor) -> Told | None:
