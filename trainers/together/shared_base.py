@@ -121,7 +121,7 @@ class SharedBase:
                 losses_N = self._head.token_losses(logits_NV, targets_N)
             else:
                 losses_N = functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
-        losses = [own.sum() for own in losses_N.split([share.batch.num_loss_tokens for share in shares])]
+        losses = [own.sum() for own in torch.split(losses_N, [share.batch.num_loss_tokens for share in shares])]
         means = [loss / share.num_loss_tokens for loss, share in zip(losses, shares, strict=True)]
         torch.stack(means).sum().backward()  # type: ignore[no-untyped-call]
         return [loss.detach() for loss in losses]

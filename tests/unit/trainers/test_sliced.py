@@ -54,7 +54,7 @@ def test_each_slice_has_the_output_and_the_gradients_of_a_layer_with_that_adapte
     ends = torch.tensor(lengths).cumsum(0).tolist()
     slices = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
     out = sliced_linear(x, layer.weight, layer.bias, list(zip(slices, pairs, strict=True)))
-    (out * weights).sum().backward()
+    (out * weights).sum().backward()  # type: ignore[no-untyped-call]
     for tokens, pair, plain in zip(slices, pairs, adapted, strict=True):
         own = x.detach()[:, tokens].requires_grad_()
         expected = plain(own)
