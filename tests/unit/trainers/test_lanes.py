@@ -13,7 +13,8 @@ from luthier.trainers.together.lanes import Lanes
 def test_runs_are_shared_out_evenly_or_else_all_threads_do_each_together() -> None:
     lanes = Lanes(2)
     assert lanes.deal([40, 50, 60, 70]) == [[3, 0], [2, 1]]
-    assert lanes.deal([40, 50, 60]) == [[0, 1, 2]]
+    assert lanes.deal([40, 50, 60]) == [[2], [1, 0]]
+    assert lanes.deal([50, 50, 50]) == [[0, 1, 2]]
     assert lanes.deal([40]) == [[0]]
     assert Lanes(1).deal([40, 50]) == [[1, 0]]
 
