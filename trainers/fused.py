@@ -25,7 +25,7 @@ def fuse_layers(model: nn.Module) -> int:
 
     fused = 0
     for module in model.modules():
-        if type(module) is LoraLinear and _plain_lora(module):
+        if type(module) is LoraLinear and plain_lora(module):
             module.forward = types.MethodType(_lora_forward, module)  # type: ignore[method-assign]
             fused += 1
         elif _is_gated(module):
@@ -34,7 +34,7 @@ def fuse_layers(model: nn.Module) -> int:
     return fused
 
 
-def _plain_lora(layer: Any) -> bool:
+def plain_lora(layer: Any) -> bool:
     """One adapter of two matrices without bias, dropout or DoRA, on a frozen linear layer."""
     if len(layer.lora_A) != 1 or list(layer.active_adapters) != list(layer.lora_A) or layer.merged:
         return False
@@ -62,7 +62,7 @@ def _is_gated(module: nn.Module) -> bool:
 def _lora_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     if args or kwargs or not _usable_lora(layer):
         return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
-    tensors = _computable(x, *_lora_weights(layer))
+    tensors = computable(x, *_lora_weights(layer))
     out: torch.Tensor = _LoraLinear.apply(*tensors, _scale(layer))  # type: ignore[no-untyped-call]
     return out
 
@@ -89,7 +89,7 @@ def _scale(layer: Any) -> float:
     return float(layer.scaling[name])
 
 
-def _computable(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+def computable(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
     """Tensors in the type that autocast would multiply them in."""
     device = next(tensor.device.type for tensor in tensors if tensor is not None)
     if not torch.is_autocast_enabled(device):

@@ -10,7 +10,7 @@ Shape legend: N loss-bearing tokens, C of them in a chunk, H hidden size, V voca
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -39,15 +39,41 @@ def linear_cross_entropy(
         targets_N: Token to predict at each position.
         chunk_tokens: C; None: as many as CHUNK_BYTES hold.
     """
-    device = hidden_NH.device.type
     if chunk_tokens is None:
-        chunk_tokens = max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * weight_VH.shape[0]))
-    if torch.is_autocast_enabled(device):
-        compute = torch.get_autocast_dtype(device)
-        hidden_NH, weight_VH = hidden_NH.to(compute), weight_VH.to(compute)
-        bias_V = None if bias_V is None else bias_V.to(compute)
+        chunk_tokens = _chunk_tokens(weight_VH)
+    hidden_NH, weight_VH, bias_V = _computable(hidden_NH, weight_VH, bias_V)
     loss: torch.Tensor = _LinearCrossEntropy.apply(hidden_NH, weight_VH, bias_V, targets_N, chunk_tokens)  # type: ignore[no-untyped-call]
     return loss
+
+
+def token_cross_entropies(
+    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_N: torch.Tensor
+) -> torch.Tensor:
+    """What :func:`linear_cross_entropy` sums, token by token: N float32 values. The head is taken as frozen.
+
+    The gradient of a token's hidden state is its own loss's alone, so it can be scaled afterwards: each value may be
+    weighted as its user likes.
+    """
+    hidden_NH, weight_VH, bias_V = _computable(hidden_NH, weight_VH, bias_V)
+    size = _chunk_tokens(weight_VH)
+    losses_N: torch.Tensor = _TokenCrossEntropies.apply(hidden_NH, weight_VH, bias_V, targets_N, size)  # type: ignore[no-untyped-call]
+    return losses_N
+
+
+def _chunk_tokens(weight_VH: torch.Tensor) -> int:
+    limit = CHUNK_BYTES.get(weight_VH.device.type, CHUNK_BYTES["cuda"])
+    return max(1, limit // (4 * weight_VH.shape[0]))
+
+
+def _computable(
+    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The factors in the type that autocast would multiply them in."""
+    device = hidden_NH.device.type
+    if not torch.is_autocast_enabled(device):
+        return hidden_NH, weight_VH, bias_V
+    compute = torch.get_autocast_dtype(device)
+    return hidden_NH.to(compute), weight_VH.to(compute), None if bias_V is None else bias_V.to(compute)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -97,6 +123,38 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*found, None, None)
 
 
+class _TokenCrossEntropies(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: torch.Tensor,
+        weight_VH: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        targets_N: torch.Tensor,
+        chunk_tokens: int,
+    ) -> torch.Tensor:
+        d_hidden_NH = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
+        losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            for start in range(0, len(targets_N), chunk_tokens):
+                chunk = slice(start, start + chunk_tokens)
+                targets_C1 = targets_N[chunk, None]
+                log_probs_CV = functional.linear(hidden_NH[chunk], weight_VH, bias_V).float().log_softmax(dim=-1)
+                losses_N[chunk] = -log_probs_CV.gather(1, targets_C1).squeeze(1)
+                if d_hidden_NH is not None:
+                    d_logits_CV = log_probs_CV.exp_()
+                    d_logits_CV.scatter_add_(1, targets_C1, d_logits_CV.new_full(targets_C1.shape, -1.0))
+                    torch.mm(d_logits_CV.to(hidden_NH.dtype), weight_VH, out=d_hidden_NH[chunk])
+        ctx.save_for_backward(d_hidden_NH)
+        return losses_N
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, d_losses_N: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (d_hidden_NH,) = ctx.saved_tensors
+        return (d_hidden_NH * d_losses_N[:, None]).to(d_hidden_NH.dtype), None, None, None, None
+
+
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
     """total += left @ right, in float32 whatever type the factors have."""
     if left.dtype == total.dtype:
@@ -132,6 +190,15 @@ class Head:
         linear = self._causal.get_output_embeddings()
         hidden_NH = self._hidden(inputs)[has_loss_K]
         return linear_cross_entropy(hidden_NH, linear.weight, linear.bias, targets_N)
+
+    def passing(self) -> AbstractContextManager[None]:
+        """The model returns as its logits what it hands to its head, for the length of a block and for all threads."""
+        return _passing_through(self._causal.get_output_embeddings(), 1.0)
+
+    def token_losses(self, hidden_NH: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        """Loss of each of N tokens from what the model hands to its head, which is frozen."""
+        linear = self._causal.get_output_embeddings()
+        return token_cross_entropies(hidden_NH, linear.weight, linear.bias, targets_N)
 
     def _hidden(self, inputs: dict[str, Any], factor: float = 1.0) -> torch.Tensor:
         """What the model hands to its head, with all that it would do to the logits (Granite and Cohere scale them)."""

@@ -142,7 +142,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     torch.manual_seed(job.cfg.seed)
     rows = job.train_rows()
     plan = job.plan(rows, worker.world_size)
-    train = _settled(job, plan, worker)
+    train = settled(job, plan, worker)
     datasets = [one.name for one in job.cfg.datasets]
     dataset_of = rows.datasets() if len(datasets) > 1 else []
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
@@ -163,8 +163,8 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     seed_dropout(newest, worker, job.cfg.seed)
     first_step = newest.step if newest else 0
     generated = set(train.eval_metrics) - {"perplexity"}
-    settled = job.cfg.model_copy(update={"train": train})
-    answering = Answering(settled, ChatTokenizer(job.base_model_dir), worker) if generated else None
+    as_settled = job.cfg.model_copy(update={"train": train})
+    answering = Answering(as_settled, ChatTokenizer(job.base_model_dir), worker) if generated else None
     validation = Validation(tasks, strategy, model, losses, flat, worker, train.per_device_train_batch_size, answering)
     seen = int(newest.metrics["rows_seen"]) if newest else 0
     writer = MetricsWriter(job.workdir, first_step) if worker.rank == 0 else None
@@ -215,7 +215,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         writer.close()
 
 
-def _settled(job: Job, plan: Plan, worker: Worker) -> TrainConfig:
+def settled(job: Job, plan: Plan, worker: Worker) -> TrainConfig:
     """The settings as they are for the workers that are there.
 
     ``bf16: auto`` is decided: the same for all workers, by the least able of them. Micro-batches are as the plan's.

@@ -59,7 +59,7 @@ def build_trainable(
         return _partly_frozen(base, train)
     if train.gradient_checkpointing:
         base.enable_input_require_grads()
-    return _with_adapter(base, train, "SEQ_CLS" if classes else "CAUSAL_LM")
+    return with_adapter(base, train, "SEQ_CLS" if classes else "CAUSAL_LM")
 
 
 def load_base_in_4bit(base_model_dir: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
@@ -146,7 +146,7 @@ def load_trained(base_model_dir: Path, model: ModelConfig, weights_dir: Path | N
     return loaded if weights_dir is None or whole else load_adapter(loaded, weights_dir / "adapter")
 
 
-def _with_adapter(base: Any, train: TrainConfig, task_type: str = "CAUSAL_LM") -> nn.Module:
+def with_adapter(base: Any, train: TrainConfig, task_type: str = "CAUSAL_LM") -> nn.Module:
     """A base with new adapters, as the config describes them.
 
     Raises:

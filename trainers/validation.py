@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from luthier.trainers.task_metrics import Answering
 from luthier.trainers.metrics_stream import Metrics
 from luthier.trainers.objectives import Losses, Objective
 from luthier.trainers.speed import Collate
-from luthier.trainers.strategies import Strategy, Worker
+from luthier.trainers.strategies import Worker
 from luthier.trainers.tokens import Encoded
 
 
@@ -36,6 +37,15 @@ class Task:
     is_earlier: bool = False
 
 
+class Judge(Protocol):
+    """The part of a strategy that validation needs."""
+
+    @property
+    def loss(self) -> nn.Module:
+        """Called with a batch, returns its summed loss."""
+        ...
+
+
 class Validation:
     """Measures all tasks of a run. All workers call alike.
 
@@ -53,7 +63,7 @@ class Validation:
     def __init__(
         self,
         tasks: Sequence[Task],
-        strategy: Strategy,
+        strategy: Judge,
         model: nn.Module,
         losses: Losses,
         flat: Collate | None,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier.config import RunConfig
+from luthier.config.tune import TuneConfig
 from luthier.errors import ResourceError
 from luthier.tuning.data import trials_tokenise
 from luthier.tuning.space import probe_values, sweep_of, trial_config
@@ -38,7 +39,13 @@ def max_concurrent(cfg: RunConfig, cluster_resources: Mapping[str, float]) -> in
                 )
             if amount > 0:
                 slots = min(slots, int(have // amount))
+    slots *= tune.adapters_together or 1
     return min(tune.max_concurrent_trials or slots, tune.num_trials)
+
+
+def num_groups(tune: TuneConfig, concurrent: int) -> int:
+    """Copies of the base that so many trials at a time need, where several share one; 0 where none do."""
+    return math.ceil(concurrent / tune.adapters_together) if tune.adapters_together else 0
 
 
 def any_nested(cfg: RunConfig) -> bool:

@@ -12,6 +12,7 @@ from luthier.config.eval_metrics import measured_for
 from luthier.config.domains import Choice, Domain, Grid, QUniform, RandInt
 from luthier.config.tune import TuneConfig, is_set, ordered
 from luthier.errors import ConfigError
+from luthier.config.shared_base import refuse_group
 
 # What a trial is made of. The rest of the config does not change a trial's result (serve, gate, ...), or is
 # prepared once for all trials (model).
@@ -148,7 +149,14 @@ def _check_combination(cfg: RunConfig, combination: Mapping[str, Any]) -> None:
 def _problem(cfg: RunConfig, params: Mapping[str, Any]) -> str | None:
     """Why a trial or the final run with these values would be refused; None if both are valid."""
     try:
-        trial_config(cfg, params)
+        trial = trial_config(cfg, params)
+        if sweep_of(cfg).adapters_together:
+            refuse_group(trial)
+        if sweep_of(cfg).hands_on and trial.train.max_workers > 1:
+            raise ConfigError(
+                f"train.num_workers={trial.train.num_workers}, but tune.scheduler: {sweep_of(cfg).scheduler} hands on "
+                "checkpoints of trials with one worker; set train.num_workers: 1 in tune.overrides."
+            )
         final_config(cfg, params)
     except ConfigError as error:
         return str(error)

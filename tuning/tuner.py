@@ -14,7 +14,7 @@ from luthier.config import RunConfig
 from luthier.digests import sha256_json
 from luthier.errors import OutputError, ResourceError
 from luthier.sweep_schema import SweepResult, TrialProgress
-from luthier.tuning.concurrency import any_nested, max_concurrent
+from luthier.tuning.concurrency import any_nested, max_concurrent, num_groups
 from luthier.tuning.data import prepare_data, trials_tokenise
 from luthier.tuning.finalists import finalists_of
 from luthier.tuning.journal import FILE_NAME, Journal
@@ -22,7 +22,16 @@ from luthier.tuning.leaderboard import write_outcome
 from luthier.tuning.record import SweepLog
 from luthier.tuning.space import check_space, final_config, sweep_of, trial_config
 from luthier.tuning.summary import summarize
-from luthier.tuning.trial import NUMBER, TrialSpec, make_trainable, remove_leftovers, trial_bundles, trial_demand
+from luthier.tuning.trial import (
+    NUMBER,
+    WATCHER_BUNDLE,
+    TrialSpec,
+    make_trainable,
+    remove_leftovers,
+    train_trial,
+    trial_bundles,
+    trial_demand,
+)
 
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory, Tuner
@@ -87,13 +96,20 @@ def tune(
         raise OutputError(f"the sweep's directory {str(workdir)!r} can't be made: {error}.") from error
     log = SweepLog(Journal(workdir / FILE_NAME, sweep_identity(cfg)), sweep_of(cfg).metric)
     prepare_data(cfg, base_model_dir)
-    spec = TrialSpec(cfg, base_model_dir.resolve(), workdir / "trials")
+    spec = _trial_spec(cfg, base_model_dir.resolve(), workdir / "trials", concurrent)
     ended_by = run_trials(spec, log, concurrent, on_progress)
     if ended_by is None:
         ended_by = repeat_finalists(spec, log, concurrent, on_progress)
     result = summarize(cfg, log.record, wall_s=log.wall_s, concurrent=concurrent, ended_by=ended_by)
     write_outcome(cfg, result, workdir)
     return result
+
+
+def _trial_spec(cfg: RunConfig, base_model_dir: Path, workdir: Path, concurrent: int) -> TrialSpec:
+    from luthier.tuning.group import start_group, train_in_group
+
+    groups = [start_group(trial_config(cfg, {}), base_model_dir) for _ in range(num_groups(sweep_of(cfg), concurrent))]
+    return TrialSpec(cfg, base_model_dir, workdir, train_in_group(*groups) if groups else train_trial)
 
 
 def winning_config(cfg: RunConfig, result: SweepResult) -> RunConfig:
@@ -167,10 +183,15 @@ def _run(
         return None
     settings = sweep_of(spec.cfg)
     tokenises = trials_tokenise(settings)
+
+    def demand(params: Mapping[str, Any]) -> dict[str, float]:
+        whole = trial_demand(trial_config(spec.cfg, params), tokenises=tokenises)
+        return {name: amount / (settings.adapters_together or 1) for name, amount in whole.items()}
+
     recorder = SweepRecorder(
         log,
         settings,
-        lambda params: trial_demand(trial_config(spec.cfg, params), tokenises=tokenises),
+        demand,
         getattr(scheduler, "reasons", {}),
         on_progress,
     )
@@ -199,6 +220,8 @@ def _tuner(
     tokenises = trials_tokenise(settings)
 
     def resources(params: Mapping[str, Any]) -> PlacementGroupFactory:
+        if settings.adapters_together:
+            return ray_tune.PlacementGroupFactory([dict(WATCHER_BUNDLE)])  # the group has what its trials need
         values = {path: value for path, value in params.items() if path != NUMBER}
         return ray_tune.PlacementGroupFactory(trial_bundles(trial_config(cfg, values), tokenises=tokenises))
 

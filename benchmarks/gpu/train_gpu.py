@@ -100,7 +100,7 @@ def measure(
     from luthier.config.train import TrainConfig
     from luthier.trainers.loop import _step
     from luthier.trainers.loss import SumLoss
-    from luthier.trainers.model import _with_adapter
+    from luthier.trainers.model import with_adapter
     from luthier.trainers.speed import speed_up
     from luthier.trainers.strategies import Worker, build_strategy
     from luthier.trainers.tokens import Encoded
@@ -125,7 +125,7 @@ def measure(
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if method == "lora":
         model.enable_input_require_grads()
-        model = _with_adapter(model, train)
+        model = with_adapter(model, train)
     model.train()
     collate = speed_up(model, train, pad_id=0)
     worker = Worker(0, 1, device)

@@ -11,6 +11,7 @@ import os
 import random
 import statistics
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,12 +54,20 @@ class Side:
     final: Measured
 
     def ask(self, request: str) -> Measured:
-        """Let the side do one thing and wait for it.
+        """Let the side do one thing, ``make``, ``end`` or a method of its runner, and wait for it.
 
         Raises:
             SystemExit: The side failed; its traceback is on standard error.
         """
         self.pipe.send(request)
+        return self.answer()
+
+    def answer(self) -> Measured:
+        """What the side tells of the thing that it was asked to do.
+
+        Raises:
+            SystemExit: The side failed; its traceback is on standard error.
+        """
         answer = self.pipe.recv()
         if isinstance(answer, str):
             sys.exit(f"{self.name} failed:\n{answer}")
@@ -76,14 +85,7 @@ def run_sides(
         warmup: Turns before them, which are thrown away.
         preload: Modules to import once for all sides.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
-    sides = {}
-    for name, (make, args) in makes.items():
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, make, args), daemon=True)
-        process.start()
-        sides[name] = Side(name, process, ours, [], {})
+    sides = start_sides(makes, preload=preload)
     try:
         for side in sides.values():
             side.ask("make")
@@ -104,6 +106,33 @@ def run_sides(
     return sides
 
 
+def start_sides(makes: Mapping[str, tuple[Make, tuple[Any, ...]]], *, preload: Sequence[str]) -> dict[str, Side]:
+    """Start the processes of sides, which then wait to be asked to ``make`` their runners.
+
+    Args:
+        makes: As :func:`run_sides` takes them.
+        preload: Modules to import once for all sides.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    sides = {}
+    for name, (make, args) in makes.items():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, make, args), daemon=True)
+        process.start()
+        sides[name] = Side(name, process, ours, [], {})
+    return sides
+
+
+def ask_all(sides: Sequence[Side], request: str) -> tuple[float, list[Measured]]:
+    """Let sides do one thing at the same time; the seconds until the last is done, and what each tells."""
+    began = time.perf_counter()
+    for side in sides:
+        side.pipe.send(request)
+    answers = [side.answer() for side in sides]
+    return time.perf_counter() - began, answers
+
+
 def _serve(pipe: Connection, make: Make, args: tuple[Any, ...]) -> None:
     sys.stdout = sys.stderr  # what a library prints is no result
     try:
@@ -111,8 +140,9 @@ def _serve(pipe: Connection, make: Make, args: tuple[Any, ...]) -> None:
         runner = make(*args)
         pipe.send({})
         while True:
-            if pipe.recv() == "turn":
-                pipe.send(runner.turn())
+            request = pipe.recv()
+            if request != "end":
+                pipe.send(getattr(runner, request)())
             else:
                 peak = float(peak_bytes())
                 pipe.send({**runner.final(), "peak_bytes": peak})

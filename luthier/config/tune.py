@@ -76,6 +76,9 @@ class TuneConfig(Config):
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; None: as many as the cluster's resources hold."""
 
+    adapters_together: Annotated[int, Field(ge=2, le=60)] | None = None
+    """Trials that train together on one copy of the base, per worker; None: each has its own."""
+
     max_trial_failures: Annotated[int, Field(ge=0)] = 1
     """How often a trial that fails is started again; it goes on from its newest checkpoint."""
 
@@ -145,6 +148,22 @@ class TuneConfig(Config):
             raise ValueError(f"searcher: {self.searcher} draws from no grid ({', '.join(grids)}); use type: choice")
         if self.searcher == "hyperopt" and any(one.when for one in space.values()):
             raise ValueError("searcher: hyperopt knows no conditions (when); use optuna or random")
+        if self.adapters_together:
+            if self.hands_on:
+                raise ValueError(
+                    f"scheduler: {self.scheduler} hands checkpoints on, which trials with adapters_together do not write; "
+                    "use asha, median or none"
+                )
+            shared = ("train.resources_per_worker", "train.bf16", "train.fused_layers", "train")
+            if apart := [path for path in space if path.startswith(shared[:-1]) or path == shared[-1]]:
+                raise ValueError(
+                    f"search_space.{apart[0]} is the same for all trials with adapters_together; leave one out"
+                )
+            if drawn := [path for path in ranges if path.partition(".")[0] in ("data", "datasets")]:
+                raise ValueError(
+                    f"search_space.{drawn[0]} is a range, so that each trial would tokenise; list values, or leave "
+                    "adapters_together out"
+                )
         if self.exchanges_weights:
             if self.searcher != "random":
                 raise ValueError(

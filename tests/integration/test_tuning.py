@@ -56,7 +56,9 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def stand_in(*, fail_from_rank: int = 10**6) -> TrainTrial:
     """Training whose loss falls towards |log10(rate) + 3|; a closure, so that it pickles by value."""
 
-    def train(cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report) -> None:
+    def train(
+        cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report, adopted: Path | None = None
+    ) -> None:
         import math
         import os
 
@@ -127,7 +129,9 @@ def test_asha_stops_weak_trials_in_warm_processes_and_tells_why(tmp_path: Path) 
 def stand_in_group() -> TrainTrial:
     """Training by a group of two processes that the trial starts, as Ray Train does it, and that beat while alive."""
 
-    def train(cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report) -> None:
+    def train(
+        cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report, adopted: Path | None = None
+    ) -> None:
         import math
 
         import ray

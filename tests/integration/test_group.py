@@ -1,0 +1,105 @@
+"""Trials that share a base in an actor, as a sweep's trials use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from luthier.config import RunConfig
+from luthier.errors import ConfigError
+from luthier.trainers.inprocess import train_in_process
+from luthier.tuning import tune
+from luthier.tuning.group import start_group, train_in_group
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+ConfigIn = Callable[..., RunConfig]
+MakeConfig = Callable[..., RunConfig]
+Row = dict[str, float]
+
+LOSS_TOLERANCE = 5e-4
+"""As in test_together.py."""
+
+
+class Stopped(BaseException):
+    """What Tune's exit from within a report looks like to a trial."""
+
+
+@pytest.fixture(scope="module")
+def group(
+    config_in: ConfigIn, shallow_base_dir: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: Any
+) -> Iterator[Any]:
+    handle = start_group(config_in(tmp_path_factory.mktemp("group")), shallow_base_dir)
+    yield handle
+    ray.kill(handle)
+
+
+def run(group: Any, cfg: RunConfig, base: Path, workdir: Path, stop_at: int | None = None) -> list[Row]:
+    """A trial's reports; with ``stop_at``, Tune stops it in the one of that step."""
+    rows: list[Row] = []
+
+    def report(metrics: Mapping[str, float], checkpoint: Path | None = None, /) -> None:
+        rows.append(dict(metrics))
+        if metrics["step"] == stop_at:
+            raise Stopped
+
+    with suppress(Stopped):
+        train_in_group(group)(cfg, base_model_dir=base, workdir=workdir, report=report)
+    return rows
+
+
+def test_trials_report_what_they_report_alone_and_a_stopped_one_leaves(
+    group: Any, make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
+) -> None:
+    configs = [make_config(eval_steps=1, lora_r=rank, num_train_epochs=2) for rank in (4, 8, 16)]
+    expected: list[Row] = []
+    train_in_process(
+        configs[0],
+        base_model_dir=shallow_base_dir,
+        workdir=tmp_path / "alone",
+        report=lambda metrics, path: expected.append(metrics),
+    )
+    stops = (None, 2, None)
+    with ThreadPoolExecutor() as pool:
+        trials = [
+            pool.submit(run, group, cfg, shallow_base_dir, tmp_path / str(number), stop)
+            for number, (cfg, stop) in enumerate(zip(configs, stops, strict=True))
+        ]
+        found = [trial.result() for trial in trials]
+    assert [[row["step"] for row in rows] for rows in found] == [[1, 2, 3, 4, 5, 6], [1, 2], [1, 2, 3, 4, 5, 6]]
+    assert found[0][0].keys() == expected[0].keys()
+    for key in ("eval_loss", "loss", "epoch"):
+        assert [row[key] for row in found[0]] == pytest.approx([row[key] for row in expected], rel=LOSS_TOLERANCE)
+    assert found[1][1]["eval_loss"] != pytest.approx(found[0][1]["eval_loss"], rel=LOSS_TOLERANCE)
+    assert ray.get(group.num_members.remote()) == 0
+
+
+def test_a_trial_that_cannot_join_fails_by_itself(
+    group: Any, make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"^train\.lora_dropout=0\.5 can't be trained together"):
+        run(group, make_config(lora_dropout=0.5), shallow_base_dir, tmp_path / "refused")
+    rows = run(group, make_config(max_steps=1), shallow_base_dir, tmp_path / "next")
+    assert [row["step"] for row in rows] == [1]
+
+
+def test_a_sweep_trains_its_trials_on_one_base_and_stops_the_weaker(
+    make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
+) -> None:
+    described = make_config(max_steps=4, eval_steps=1).model_dump(mode="json", exclude_none=True)
+    rates = {"train.learning_rate": {"type": "grid", "values": [1e-2, 1e-2, 1e-2, 1e-5]}}
+    sweep = {"search_space": rates, "num_samples": 1, "adapters_together": 2}
+    cfg = RunConfig.model_validate({**described, "tune": sweep, "cluster": {"num_cpus": 1}})
+    result = tune(cfg, workdir=tmp_path / "sweep", base_model_dir=shallow_base_dir)
+    assert result.max_concurrent_trials == 4  # two CPUs, two trials on each
+    assert [trial.status for trial in result.trials[:3]].count("finished") >= 1
+    assert result.trials[3].status in ("stopped", "finished")
+    assert result.best.params == {"train.learning_rate": 1e-2}
+    assert all(trial.metric is not None for trial in result.trials), [trial.reason for trial in result.trials]
+    assert result.best.held["CPU"] == pytest.approx(result.best.wall_s / 2, rel=1e-6)
