@@ -47,10 +47,7 @@ class ListedSearcher(Searcher):
         super().__init__(metric=tune.metric, mode=tune.mode)
         self._space = tune.search_space
         self._seed = seed
-        grids = {path: one.values for path, one in self._space.items() if isinstance(one, Grid)}
-        if tune.searcher == "grid":
-            grids |= {path: one.values for path, one in self._space.items() if isinstance(one, Choice)}
-        self._points = _points(self._space, grids)
+        self._points = tune.grid_points()
         self._drawn = 0
 
     def suggest(self, trial_id: str) -> Values | None:
@@ -67,20 +64,6 @@ class ListedSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: Values | None = None, error: bool = False) -> None:
         """Nothing is learnt from results."""
-
-
-def _points(space: Mapping[str, Domain], grids: Mapping[str, tuple[Any, ...]]) -> list[Values]:
-    """The grid's points without what conditions on other grids leave unset, each once."""
-    points: list[Values] = []
-    for values in itertools.product(*grids.values()):
-        point = dict(zip(grids, values, strict=True))
-        for path in [path for path in ordered(space) if path in grids]:
-            conditions = {other: wanted for other, wanted in space[path].when.items() if other in grids}
-            if any(other not in point or point[other] not in wanted for other, wanted in conditions.items()):
-                del point[path]
-        if point not in points:
-            points.append(point)
-    return points
 
 
 def _draw(domain: Domain, random: np.random.Generator) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_origin
 
@@ -100,9 +100,28 @@ class TuneConfig(Config):
 
     @property
     def num_trials(self) -> int:
-        """Trials that the sweep draws: ``num_samples`` times the size of the grid."""
-        size = math.prod(len(one.values) for one in self.search_space.values() if isinstance(one, Grid))
-        return self.num_samples * size
+        """Trials that the sweep draws: ``num_samples`` times the grid's points; these once with ``searcher: grid``."""
+        return len(self.grid_points()) * (1 if self.searcher == "grid" else self.num_samples)
+
+    def grid_points(self) -> list[dict[str, Any]]:
+        """Listed values in all combinations, without what conditions on other listed ones leave unset; one empty point
+        where nothing is listed."""
+        kinds = (Grid, Choice) if self.searcher == "grid" else (Grid,)
+        grids = {path: one.values for path, one in self.search_space.items() if isinstance(one, kinds)}
+        points: list[dict[str, Any]] = []
+        for values in itertools.product(*grids.values()):
+            point = dict(zip(grids, values, strict=True))
+            unset = [path for path in ordered(self.search_space) if path in grids and not self._met(path, point, grids)]
+            for path in unset:
+                point.pop(path)
+            if not unset or point not in points:
+                points.append(point)
+        return points
+
+    def _met(self, path: str, point: Mapping[str, Any], grids: Mapping[str, Any]) -> bool:
+        """Whether the conditions of a path that name listed ones hold, and theirs."""
+        conditions = {other: wanted for other, wanted in self.search_space[path].when.items() if other in grids}
+        return all(point[o] in wanted and self._met(o, point, grids) for o, wanted in conditions.items())
 
     @property
     def metrics(self) -> tuple[str, ...]:
