@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,9 @@ _STARTUP_TRIALS = 5
 def make_searcher(tune: TuneConfig, seed: int) -> Searcher:
     """The searcher that the config names."""
     if tune.searcher == "optuna":
-        return _optuna(tune, _tpe(seed))
+        return _optuna(tune, _tpe, seed)
     if tune.searcher == "optuna_gp":
-        return _optuna(tune, _gp(seed))
+        return _optuna(tune, _gp, seed)
     if tune.searcher == "hyperopt":
         return _hyperopt(tune, seed)
     return ListedSearcher(tune, seed)
@@ -90,7 +90,7 @@ def _gp(seed: int) -> Any:
     return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_STARTUP_TRIALS, deterministic_objective=False)
 
 
-def _optuna(tune: TuneConfig, sampler: Any) -> Searcher:
+def _optuna(tune: TuneConfig, make_sampler: Callable[[int], Any], seed: int) -> Searcher:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -108,7 +108,7 @@ def _optuna(tune: TuneConfig, sampler: Any) -> Searcher:
                 values[path] = _suggested(trial, path, space[path])
         return values
 
-    return OptunaSearch(define, metric=tune.metric, mode=tune.mode, sampler=sampler)
+    return OptunaSearch(define, metric=tune.metric, mode=tune.mode, sampler=make_sampler(seed))
 
 
 def _suggested(trial: Any, path: str, domain: Domain) -> Any:

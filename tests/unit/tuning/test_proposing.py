@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import pytest
@@ -61,6 +62,13 @@ def test_what_is_proposed_lies_in_the_space_and_depends_on_the_seed_and_the_past
             elif path in drawn and not isinstance(domain, Choice | Grid):
                 assert domain.low <= drawn[path] <= domain.high + 1e-9
                 assert drawn[path] < domain.high or domain.type != "randint"
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS[1:])
+def test_searchers_learn_where_low_losses_are(searcher: str) -> None:
+    tune = sweep({"train.learning_rate": RATE}, searcher=searcher)
+    rates = [values["train.learning_rate"] for values in proposed(tune, 25)]  # the loss is the rate
+    assert median(rates[-10:]) < 0.2 * median(rates[:5])
 
 
 def test_a_grid_is_gone_through_once_without_what_conditions_leave_unset() -> None:
