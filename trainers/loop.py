@@ -16,7 +16,6 @@ from luthier.config.run import RunConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import TrainingDiverged
 from luthier.precision import computes_in_bf16
-from luthier.trainers.task_metrics import Answering, with_perplexity
 from luthier.trainers.batches import Batch, StepPlan
 from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import CheckpointStore
@@ -32,6 +31,7 @@ from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver
 from luthier.trainers.speed import speed_up
 from luthier.trainers.strategies import Strategy, Worker, build_strategy
+from luthier.trainers.task_metrics import Answering, with_perplexity
 from luthier.trainers.tokens import ChatTokenizer
 from luthier.trainers.validation import Task, Validation
 

@@ -93,7 +93,9 @@ def start_first(num_workers: int, reserved: Mapping[str, float], variables: Mapp
     from ray.train.v2._internal.constants import get_env_vars_to_propagate
 
     # The controller's variables, which its workers inherit, and their own.
-    runtime_env = runtime_env_with({"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0", **get_env_vars_to_propagate(), **variables})
+    runtime_env = runtime_env_with(
+        {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0", **get_env_vars_to_propagate(), **variables}
+    )
     free = available_resources_per_node()
     for node in ray.nodes():
         here = free.get(node["NodeID"], {}) if node["Alive"] else {}

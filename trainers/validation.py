@@ -10,11 +10,11 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from luthier.trainers.task_metrics import Answering
 from luthier.trainers.metrics_stream import Metrics
 from luthier.trainers.objectives import Losses, Objective
 from luthier.trainers.speed import Collate
 from luthier.trainers.strategies import Worker
+from luthier.trainers.task_metrics import Answering
 from luthier.trainers.tokens import Encoded
 
 

@@ -7,6 +7,7 @@ from luthier.sweep_schema import Finalist
 from luthier.tuning.analysis import mean_interval
 from luthier.tuning.record import SweepRecord, TrialRecord
 
+
 def finalists_of(record: SweepRecord, tune: TuneConfig) -> list[TrialRecord]:
     """The best trials that did not fail, the best first; none where one seed is enough."""
     if tune.seeds == 1:

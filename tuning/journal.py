@@ -34,7 +34,9 @@ class Journal:
         self._path = path
         self.events = _read(path)
         if self.events and self.events[0].get("identity") != identity:
-            raise OutputError(f"{path} is of a sweep with other settings or data; choose another directory, or remove it.")
+            raise OutputError(
+                f"{path} is of a sweep with other settings or data; choose another directory, or remove it."
+            )
         try:
             atomic_write_text(path, "".join(map(_line, self.events)))  # without a last line that was cut off
         except OSError as error:
@@ -73,5 +75,7 @@ def _read(path: Path) -> list[Event]:
         except ValueError as error:
             if number == len(lines):  # the command ended while it wrote
                 break
-            raise OutputError(f"{path}:{number}: the sweep's journal is damaged ({error}); remove it to begin anew.") from error
+            raise OutputError(
+                f"{path}:{number}: the sweep's journal is damaged ({error}); remove it to begin anew."
+            ) from error
     return events

@@ -13,9 +13,9 @@ from luthier.digests import atomic_write_bytes, atomic_write_text
 from luthier.errors import OutputError
 from luthier.sweep_schema import SweepResult, TrialResult
 from luthier.tuning.analysis import as_json, standings
-from luthier.tuning.table import as_csv, as_parquet, trial_records
 from luthier.tuning.report import sweep_page
 from luthier.tuning.space import final_config
+from luthier.tuning.table import as_csv, as_parquet, trial_records
 from luthier.tuning.wording import (
     agreement_text,
     agreement_warning,

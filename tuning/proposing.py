@@ -6,7 +6,6 @@ where it was by telling it the same again.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -81,7 +80,9 @@ def _draw(domain: Domain, random: np.random.Generator) -> Any:
 def _tpe(seed: int) -> Any:
     import optuna
 
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=_STARTUP_TRIALS, constant_liar=True)
+    return optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, group=True, n_startup_trials=_STARTUP_TRIALS, constant_liar=True
+    )
 
 
 def _gp(seed: int) -> Any:
@@ -123,7 +124,6 @@ def _suggested(trial: Any, path: str, domain: Domain) -> Any:
 
 def _hyperopt(tune: TuneConfig, seed: int) -> Searcher:
     from ray import tune as ray_tune
-
     from ray.tune.search.hyperopt import HyperOptSearch
 
     space = tune.search_space

@@ -60,7 +60,10 @@ class SweepRecorder(Callback):
     def held(self) -> dict[str, float]:
         """Resource name to seconds times amount, of all trials up to now."""
         now = time.monotonic()
-        running = ({name: amount * (now - since) for name, amount in self._amounts[n].items()} for n, since in self._since.items())
+        running = (
+            {name: amount * (now - since) for name, amount in self._amounts[n].items()}
+            for n, since in self._since.items()
+        )
         return total((self._log.record.held(), *running))
 
     def held_at_once(self) -> dict[str, float]:

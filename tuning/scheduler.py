@@ -27,8 +27,8 @@ from luthier.config.train import TrainConfig
 from luthier.config.tune import TuneConfig
 from luthier.errors import ConfigError
 from luthier.tuning.record import SweepRecord, TrialRecord
-from luthier.tuning.trial import NUMBER
 from luthier.tuning.space import sweep_of, trial_config
+from luthier.tuning.trial import NUMBER
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController

@@ -88,7 +88,9 @@ class TrialSource(Searcher):
         if event["event"] == "drawn":
             values = self._searcher.suggest(record.trial_id)
             if values != event["params"]:
-                log.warning("%s: the searcher would propose other values now; the noted ones are kept.", record.trial_id)
+                log.warning(
+                    "%s: the searcher would propose other values now; the noted ones are kept.", record.trial_id
+                )
         elif event["event"] == "validated":
             told = {**event["metrics"], "validation": event["validation"]}
             self._searcher.on_trial_result(record.trial_id, self._plain(told))
@@ -98,4 +100,3 @@ class TrialSource(Searcher):
             self._searcher.on_trial_complete(
                 record.trial_id, self._plain(told_last) if told_last else None, event["status"] == "failed"
             )
-

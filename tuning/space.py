@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from luthier.config import RunConfig, apply_overrides
-from luthier.config.eval_metrics import measured_for
 from luthier.config.domains import Choice, Domain, Grid, QUniform, RandInt
+from luthier.config.eval_metrics import measured_for
+from luthier.config.shared_base import refuse_group
 from luthier.config.tune import TuneConfig, is_set, ordered
 from luthier.errors import ConfigError
-from luthier.config.shared_base import refuse_group
 
 # What a trial is made of. The rest of the config does not change a trial's result (serve, gate, ...), or is
 # prepared once for all trials (model).

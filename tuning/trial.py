@@ -40,7 +40,6 @@ def trial_name(number: int) -> str:
     return f"trial-{number:03d}"
 
 
-
 class Report(Protocol):
     """Takes the metrics of one validation and, if one was written, its checkpoint."""
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from luthier.config.run import RunConfig
+from luthier.config.shared_base import refuse_group
 from luthier.errors import ConfigError, TrainingDiverged
 from luthier.trainers.inprocess import make_job
 from luthier.trainers.metrics_stream import Metrics
 from luthier.trainers.together.member import Member
-from luthier.config.shared_base import refuse_group
 from luthier.trainers.together.shared_base import SharedBase
 
 
