@@ -22,6 +22,7 @@ from luthier.trainers.model import load_trained
 from luthier.trainers.prompts import (
     MIN_SHARED_TOKENS,
     PromptBatch,
+    answer_greedily,
     batch_prompts,
     common_beginning,
     continue_with,
@@ -151,21 +152,8 @@ class Generator:
     def _generate(
         self, questions: Sequence[Question], prompts: PromptBatch, cache: Any, max_new_tokens: int
     ) -> list[Answer]:
-        from transformers import GenerationConfig
-
         witness = _TopTwo()
-        tokens_BT = self.model.generate(
-            input_ids=prompts.input_ids_BS,
-            attention_mask=prompts.attention_mask_BS,
-            logits_processor=[witness],
-            generation_config=GenerationConfig(
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=list(self.tokenizer.stop_ids),
-                pad_token_id=self.tokenizer.pad_id,
-            ),
-            **({} if cache is None else {"past_key_values": cache}),
-        )[:, prompts.input_ids_BS.shape[1] :]
+        tokens_BT = answer_greedily(self.model, self.tokenizer, prompts, cache, max_new_tokens, [witness])
         return [
             self._answer(question, prompts.row(index), tokens_BT[index].tolist(), witness.of_row(index))
             for index, question in enumerate(questions)

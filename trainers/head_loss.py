@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from luthier.trainers.fused import computable
+
 CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
 """Float32 logits of one chunk. On two Zen cores 32 to 256 MiB took equal time; a GPU needs more to be busy."""
 
@@ -41,7 +43,7 @@ def linear_cross_entropy(
     """
     if chunk_tokens is None:
         chunk_tokens = _chunk_tokens(weight_VH)
-    hidden_NH, weight_VH, bias_V = _computable(hidden_NH, weight_VH, bias_V)
+    hidden_NH, weight_VH, bias_V = computable(hidden_NH, weight_VH, bias_V)  # type: ignore[assignment]
     loss: torch.Tensor = _LinearCrossEntropy.apply(hidden_NH, weight_VH, bias_V, targets_N, chunk_tokens)  # type: ignore[no-untyped-call]
     return loss
 
@@ -54,7 +56,7 @@ def token_cross_entropies(
     The gradient of a token's hidden state is its own loss's alone, so it can be scaled afterwards: each value may be
     weighted as its user likes.
     """
-    hidden_NH, weight_VH, bias_V = _computable(hidden_NH, weight_VH, bias_V)
+    hidden_NH, weight_VH, bias_V = computable(hidden_NH, weight_VH, bias_V)  # type: ignore[assignment]
     size = _chunk_tokens(weight_VH)
     losses_N: torch.Tensor = _TokenCrossEntropies.apply(hidden_NH, weight_VH, bias_V, targets_N, size)  # type: ignore[no-untyped-call]
     return losses_N
@@ -65,15 +67,18 @@ def _chunk_tokens(weight_VH: torch.Tensor) -> int:
     return max(1, limit // (4 * weight_VH.shape[0]))
 
 
-def _computable(
-    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The factors in the type that autocast would multiply them in."""
-    device = hidden_NH.device.type
-    if not torch.is_autocast_enabled(device):
-        return hidden_NH, weight_VH, bias_V
-    compute = torch.get_autocast_dtype(device)
-    return hidden_NH.to(compute), weight_VH.to(compute), None if bias_V is None else bias_V.to(compute)
+def _chunk_losses(
+    hidden_CH: torch.Tensor, weight_VH: torch.Tensor, bias_V: torch.Tensor | None, targets_C: torch.Tensor, slope: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Negative log-likelihoods (C,), and their gradients by the logits (C, V) where ``slope`` asks for these."""
+    log_probs_CV = functional.linear(hidden_CH, weight_VH, bias_V).float().log_softmax(dim=-1)
+    targets_C1 = targets_C[:, None]
+    losses_C = -log_probs_CV.gather(1, targets_C1).squeeze(1)
+    if not slope:
+        return losses_C, None
+    # d loss / d logits = probabilities - one-hot(target)
+    d_logits_CV = log_probs_CV.exp_()
+    return losses_C, d_logits_CV.scatter_add_(1, targets_C1, d_logits_CV.new_full(targets_C1.shape, -1.0))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -94,14 +99,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden_NH.device.type, enabled=False):
             for start in range(0, len(targets_N), chunk_tokens):
                 chunk = slice(start, start + chunk_tokens)
-                hidden_CH, targets_C1 = hidden_NH[chunk], targets_N[chunk, None]
-                log_probs_CV = functional.linear(hidden_CH, weight_VH, bias_V).float().log_softmax(dim=-1)
-                loss -= log_probs_CV.gather(1, targets_C1).sum()
-                if not any(wanted):
+                hidden_CH = hidden_NH[chunk]
+                losses_C, d_logits_CV = _chunk_losses(hidden_CH, weight_VH, bias_V, targets_N[chunk], slope=any(wanted))
+                loss += losses_C.sum()
+                if d_logits_CV is None:
                     continue
-                # d loss / d logits = probabilities - one-hot(target)
-                d_logits_CV = log_probs_CV.exp_()
-                d_logits_CV.scatter_add_(1, targets_C1, d_logits_CV.new_full(targets_C1.shape, -1.0))
                 if d_bias_V is not None:
                     d_bias_V += d_logits_CV.sum(dim=0)
                 d_logits_CV = d_logits_CV.to(hidden_NH.dtype)
@@ -138,12 +140,10 @@ class _TokenCrossEntropies(torch.autograd.Function):
         with torch.autocast(hidden_NH.device.type, enabled=False):
             for start in range(0, len(targets_N), chunk_tokens):
                 chunk = slice(start, start + chunk_tokens)
-                targets_C1 = targets_N[chunk, None]
-                log_probs_CV = functional.linear(hidden_NH[chunk], weight_VH, bias_V).float().log_softmax(dim=-1)
-                losses_N[chunk] = -log_probs_CV.gather(1, targets_C1).squeeze(1)
-                if d_hidden_NH is not None:
-                    d_logits_CV = log_probs_CV.exp_()
-                    d_logits_CV.scatter_add_(1, targets_C1, d_logits_CV.new_full(targets_C1.shape, -1.0))
+                losses_N[chunk], d_logits_CV = _chunk_losses(
+                    hidden_NH[chunk], weight_VH, bias_V, targets_N[chunk], slope=d_hidden_NH is not None
+                )
+                if d_hidden_NH is not None and d_logits_CV is not None:
                     torch.mm(d_logits_CV.to(hidden_NH.dtype), weight_VH, out=d_hidden_NH[chunk])
         ctx.save_for_backward(d_hidden_NH)
         return losses_N

@@ -3,7 +3,8 @@
 A task's prompts mostly begin alike: the system message, and in a few-shot prompt all the solved examples. Keys and
 values of these tokens are the same for every row, so one row computes them and the batch shares them.
 
-Shape legend: B rows, S tokens of the longest prompt, P tokens of the common beginning, A tokens of the longest answer.
+Shape legend: B rows, S tokens of the longest prompt, P tokens of the common beginning, A tokens of the longest answer,
+T generated tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from luthier.trainers.loss import row_losses
-from luthier.trainers.tokens import IGNORE
+from luthier.trainers.tokens import IGNORE, ChatTokenizer
 
 MIN_SHARED_TOKENS = 8
 """Below this a pass of its own costs more than it saves."""
@@ -87,6 +88,41 @@ def widened(cache: Any, num_rows: int) -> Any:
     if copied.get_seq_length():
         copied.batch_repeat_interleave(num_rows)
     return copied
+
+
+def answer_greedily(
+    model: Any,
+    tokenizer: ChatTokenizer,
+    prompts: PromptBatch,
+    cache: Any,
+    max_new_tokens: int,
+    witnesses: Sequence[Any] = (),
+) -> torch.Tensor:
+    """Token ids (B, T) that the model answers prompts with, each row padded after its end.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        tokenizer: Tells the tokens that end an answer, and what to pad with.
+        prompts: The prompts.
+        cache: Holds the prompts' common beginning and is filled up; None: nothing is shared.
+        max_new_tokens: Longest answer.
+        witnesses: Logits processors.
+    """
+    from transformers import GenerationConfig
+
+    tokens: torch.Tensor = model.generate(
+        input_ids=prompts.input_ids_BS,
+        attention_mask=prompts.attention_mask_BS,
+        logits_processor=list(witnesses),
+        generation_config=GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=list(tokenizer.stop_ids),
+            pad_token_id=tokenizer.pad_id,
+        ),
+        **({} if cache is None else {"past_key_values": cache}),
+    )
+    return tokens[:, prompts.input_ids_BS.shape[1] :]
 
 
 def continue_with(

@@ -16,8 +16,9 @@ import torch
 from luthier.config.run import RunConfig
 from luthier.trainers.evaluation import metrics
 from luthier.trainers.evaluation.labels import LabelSet
+from luthier.trainers.files import classes_of
 from luthier.trainers.metrics_stream import Metrics
-from luthier.trainers.prompts import batch_prompts, common_beginning, plain_cache, prefill, widened
+from luthier.trainers.prompts import answer_greedily, batch_prompts, common_beginning, plain_cache, prefill, widened
 from luthier.trainers.strategies import Worker
 from luthier.trainers.tokens import IGNORE, ChatTokenizer, Encoded
 
@@ -41,8 +42,7 @@ class Answering:
         self._batch_size = cfg.evaluate.batch_size
         self._tokenizer = tokenizer
         self._worker = worker
-        labels = tuple(dict.fromkeys(label for one in cfg.datasets for label in one.labels or ()))
-        self._labels = LabelSet(labels) if labels else None
+        self._labels = LabelSet(classes_of(cfg.datasets)) if set(self._names) - set(_OF_TEXTS) else None
 
     @torch.no_grad()
     def measure(self, model: Any, rows: Sequence[Encoded]) -> Metrics:
@@ -101,20 +101,9 @@ class Answering:
         return [said[index] for index in range(len(prompts))]
 
     def _batch(self, model: Any, prompts: Sequence[tuple[int, ...]], num_shared: int, shared: Any) -> list[str]:
-        from transformers import GenerationConfig
-
         batch = batch_prompts(prompts, num_shared, self._tokenizer.pad_id).to(model.device)
-        tokens_BT = model.generate(
-            input_ids=batch.input_ids_BS,
-            attention_mask=batch.attention_mask_BS,
-            generation_config=GenerationConfig(
-                max_new_tokens=self._max_new_tokens,
-                do_sample=False,
-                eos_token_id=list(self._tokenizer.stop_ids),
-                pad_token_id=self._tokenizer.pad_id,
-            ),
-            **({} if shared is None else {"past_key_values": widened(shared, len(prompts))}),
-        )[:, batch.input_ids_BS.shape[1] :]
+        cache = None if shared is None else widened(shared, len(prompts))
+        tokens_BT = answer_greedily(model, self._tokenizer, batch, cache, self._max_new_tokens)
         return [self._tokenizer.decode(tokens) for tokens in tokens_BT.tolist()]
 
 

@@ -7,7 +7,6 @@ schedule is that of its whole length, whichever rung it gets to.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +76,6 @@ class Asha(_Reasoned, AsyncHyperBandScheduler):
         super().__init__(time_attr=_TIME, max_t=MAX_VALIDATIONS, grace_period=grace, reduction_factor=factor)
         self.reasons = {}
         self._record = record
-        self._results = _results_of(tune)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Told the metric, it learns how far trials of earlier commands got."""
@@ -94,7 +92,7 @@ class Asha(_Reasoned, AsyncHyperBandScheduler):
         self._remember(trial, self._record.trials[trial.config[NUMBER]])
 
     def _remember(self, trial: Any, record: TrialRecord) -> None:
-        for result in self._results(record):
+        for result in _results(record, str(self.metric)):
             AsyncHyperBandScheduler.on_trial_result(self, None, trial, result)
 
 
@@ -105,15 +103,15 @@ class Median(_Reasoned, MedianStoppingRule):
         super().__init__(time_attr=_TIME, grace_period=tune.grace_period, min_samples_required=_MEDIAN_OF)
         self.reasons = {}
         self._record = record
-        self._of = _results_of(tune)
+        self._sweeps_metric = tune.metric
         for trial in record.drawn:
             if trial.status is not None and trial.history:
-                self._results[_Past(trial)].extend(self._of(trial))
+                self._results[_Past(trial)].extend(_results(trial, tune.metric))
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """A trial, perhaps one that has been validated before."""
         super().on_trial_add(tune_controller, trial)
-        if past := self._of(self._record.trials[trial.config[NUMBER]]):
+        if past := _results(self._record.trials[trial.config[NUMBER]], self._sweeps_metric):
             self._results[trial].extend(past)
 
 
@@ -125,8 +123,11 @@ class HyperBand(_Reasoned, HyperBandScheduler):
         self.reasons = {}
 
 
-class _Population(PopulationBasedTraining):
-    """A population of the trials that :class:`~luthier.tuning.source.TrialSource` gives, each of which keeps its number."""
+class Pbt(PopulationBasedTraining):
+    """Population based training (Jaderberg et al. 2017): weak trials go on from strong ones with changed settings.
+
+    The trials are those of :class:`~luthier.tuning.source.TrialSource`; each keeps its number.
+    """
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """Ray Tune refuses searchers beside a population, as they would learn from changed settings; ours only numbers."""
@@ -137,11 +138,7 @@ class _Population(PopulationBasedTraining):
         return {**config, NUMBER: trial.config[NUMBER]}, operations
 
 
-class Pbt(_Population):
-    """Population based training (Jaderberg et al. 2017): weak trials go on from strong ones with changed settings."""
-
-
-class Pb2(_Population, PB2):
+class Pb2(Pbt, PB2):
     """Population based bandits (Parker-Holder et al. 2020): the changes are proposed by a Gaussian process."""
 
 
@@ -167,13 +164,9 @@ def make_scheduler(cfg: RunConfig, record: SweepRecord) -> TrialScheduler:
     return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
-def _results_of(tune: TuneConfig) -> Any:
-    """What turns a trial's past into what Ray Tune tells schedulers."""
-
-    def results(record: TrialRecord) -> Iterable[dict[str, Any]]:
-        return [{_TIME: point.validation, tune.metric: point.value} for point in record.history]
-
-    return results
+def _results(record: TrialRecord, metric: str) -> list[dict[str, Any]]:
+    """A trial's past, as Ray Tune tells schedulers of it."""
+    return [{_TIME: point.validation, metric: point.value} for point in record.history]
 
 
 def _mutation(domain: Domain) -> Any:

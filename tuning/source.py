@@ -41,7 +41,6 @@ class TrialSource(Searcher):
         self._searcher = searcher
         self._num_trials = num_trials
         self._records: dict[str, TrialRecord] = {}
-        self._validated: dict[str, int] = {}
         for event in log.past if searcher else ():
             self._tell_again(event)
 

@@ -72,7 +72,7 @@ class QUniform(_Range):
     """Step."""
 
 
-class RandInt(_Domain):
+class RandInt(_Range):
     """An integer in [low, high)."""
 
     type: Literal["randint"]
@@ -80,12 +80,6 @@ class RandInt(_Domain):
     """Smallest value."""
     high: int
     """One above the largest value."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> RandInt:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low} must be below high {self.high}")
-        return self
 
 
 Domain = Annotated[Choice | Grid | Uniform | LogUniform | QUniform | RandInt, Field(discriminator="type")]

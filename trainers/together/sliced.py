@@ -1,7 +1,6 @@
 """Linear layers that multiply all tokens by one frozen weight, and each run's tokens by that run's own adapter.
 
-The tokens of a run lie one behind the other, so an adapter works on a slice of them. The products are those of
-:mod:`luthier.trainers.fused`, and no intermediate of the output's size is made.
+The tokens of a run lie one behind the other, so an adapter works on a slice of them.
 
 Shape legend: T tokens of all runs, M tokens of one run, I inputs, O outputs, R rank.
 """
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from luthier.trainers.fused import computable
+from luthier.trainers.fused import lora_linear
 
 
 @dataclass(frozen=True)
@@ -106,47 +105,4 @@ def sliced_linear(
         slices: Tokens, none in two slices, and what is added for them.
     """
     pairs = [weight for _, pair in slices for weight in (pair.a_RI, pair.b_OR)]
-    x, weight_OI, bias_O, *pairs = computable(x, weight_OI, bias_O, *pairs)  # type: ignore[assignment]
-    told = tuple((tokens, pair.scale) for tokens, pair in slices)
-    out: torch.Tensor = _SlicedLinear.apply(x, weight_OI, bias_O, told, *pairs)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _SlicedLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight_OI: torch.Tensor,
-        bias_O: torch.Tensor | None,
-        told: tuple[tuple[slice, float], ...],
-        *pairs: torch.Tensor,
-    ) -> torch.Tensor:
-        x_TI = x.reshape(-1, x.shape[-1])
-        downs = []
-        with torch.autocast(x.device.type, enabled=False):
-            out_TO = functional.linear(x_TI, weight_OI, bias_O)
-            for (tokens, scale), a_RI, b_OR in zip(told, pairs[::2], pairs[1::2], strict=True):
-                down_MR = x_TI[tokens] @ a_RI.t()
-                out_TO[tokens].addmm_(down_MR, b_OR.t(), alpha=scale)
-                downs.append(down_MR)
-        ctx.save_for_backward(x_TI, weight_OI, *pairs, *downs)
-        ctx.told, ctx.shape = told, x.shape
-        return out_TO.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x_TI, weight_OI, *rest = ctx.saved_tensors
-        number = len(ctx.told)
-        pairs, downs = rest[: 2 * number], rest[2 * number :]
-        d_out_TO = d_out.reshape(-1, d_out.shape[-1])
-        d_x_TI = d_out_TO @ weight_OI if ctx.needs_input_grad[0] else None
-        d_pairs: list[torch.Tensor] = []
-        for (tokens, scale), a_RI, b_OR, down_MR in zip(ctx.told, pairs[::2], pairs[1::2], downs, strict=True):
-            d_out_MO = d_out_TO[tokens]
-            d_down_MR = (d_out_MO @ b_OR).mul_(scale)
-            d_pairs += (d_down_MR.t() @ x_TI[tokens], (d_out_MO.t() @ down_MR).mul_(scale))
-            if d_x_TI is not None:
-                d_x_TI[tokens].addmm_(d_down_MR, a_RI)
-        return None if d_x_TI is None else d_x_TI.view(ctx.shape), None, None, None, *d_pairs
+    return lora_linear(x, weight_OI, bias_O, [(tokens, pair.scale) for tokens, pair in slices], pairs)
