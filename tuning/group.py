@@ -9,6 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ class Heard:
 
 
 class AdapterGroup:
-    """Rounds of the trials that are in, for as long as there are any; made an actor by :func:`start_group`.
+    """Rounds of the trials that are in, for as long as there are any; made an actor by :func:`groups_of`.
 
     Args:
         cfg: The trials' config before any value is drawn.
@@ -120,13 +122,26 @@ class AdapterGroup:
             self._queue(number).put(Heard(None, self._broken, is_last=True))
 
 
-def start_group(cfg: RunConfig, base_model_dir: Path) -> Any:
-    """A handle of a new group, whose actor lives until nobody holds the handle. Returns at once.
+@contextmanager
+def groups_of(cfg: RunConfig, base_model_dir: Path, count: int) -> Iterator[list[Any]]:
+    """New groups' handles, for the length of a block: what Tune keeps of a sweep would hold them beyond its end.
 
     Args:
-        cfg: The trials' config before any value is drawn; its ``train.resources_per_worker`` are reserved.
+        cfg: The trials' config before any value is drawn; each group reserves its ``train.resources_per_worker``.
         base_model_dir: The prepared base model.
+        count: Groups.
     """
+    import ray
+
+    groups = [_start(cfg, base_model_dir) for _ in range(count)]
+    try:
+        yield groups
+    finally:
+        for group in groups:
+            ray.kill(group)
+
+
+def _start(cfg: RunConfig, base_model_dir: Path) -> Any:
     import ray
 
     from luthier.trainers.inprocess import worker_threads
@@ -145,7 +160,7 @@ def train_in_group(*groups: Any) -> TrainTrial:
     """Training of a trial inside that group which has the fewest at the time.
 
     Args:
-        groups: From :func:`start_group`; made with the base model of the trials.
+        groups: From :func:`groups_of`; made with the base model of the trials.
     """
 
     def train(

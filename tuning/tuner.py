@@ -96,20 +96,21 @@ def tune(
         raise OutputError(f"the sweep's directory {str(workdir)!r} can't be made: {error}.") from error
     log = SweepLog(Journal(workdir / FILE_NAME, sweep_identity(cfg)), sweep_of(cfg).metric)
     prepare_data(cfg, base_model_dir)
-    spec = _trial_spec(cfg, base_model_dir.resolve(), workdir / "trials", concurrent)
-    ended_by = run_trials(spec, log, concurrent, on_progress)
-    if ended_by is None:
-        ended_by = repeat_finalists(spec, log, concurrent, on_progress)
+    with _trial_spec(cfg, base_model_dir.resolve(), workdir / "trials", concurrent) as spec:
+        ended_by = run_trials(spec, log, concurrent, on_progress)
+        if ended_by is None:
+            ended_by = repeat_finalists(spec, log, concurrent, on_progress)
     result = summarize(cfg, log.record, wall_s=log.wall_s, concurrent=concurrent, ended_by=ended_by)
     write_outcome(cfg, result, workdir)
     return result
 
 
-def _trial_spec(cfg: RunConfig, base_model_dir: Path, workdir: Path, concurrent: int) -> TrialSpec:
-    from luthier.tuning.group import start_group, train_in_group
+@contextmanager
+def _trial_spec(cfg: RunConfig, base_model_dir: Path, workdir: Path, concurrent: int) -> Iterator[TrialSpec]:
+    from luthier.tuning.group import groups_of, train_in_group
 
-    groups = [start_group(trial_config(cfg, {}), base_model_dir) for _ in range(num_groups(sweep_of(cfg), concurrent))]
-    return TrialSpec(cfg, base_model_dir, workdir, train_in_group(*groups) if groups else train_trial)
+    with groups_of(trial_config(cfg, {}), base_model_dir, num_groups(sweep_of(cfg), concurrent)) as groups:
+        yield TrialSpec(cfg, base_model_dir, workdir, train_in_group(*groups) if groups else train_trial)
 
 
 def winning_config(cfg: RunConfig, result: SweepResult) -> RunConfig:

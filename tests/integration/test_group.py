@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +16,7 @@ from luthier.config import RunConfig
 from luthier.errors import ConfigError
 from luthier.trainers.inprocess import train_in_process
 from luthier.tuning import tune
-from luthier.tuning.group import start_group, train_in_group
+from luthier.tuning.group import groups_of, train_in_group
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -35,9 +36,8 @@ class Stopped(BaseException):
 def group(
     config_in: ConfigIn, shallow_base_dir: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: Any
 ) -> Iterator[Any]:
-    handle = start_group(config_in(tmp_path_factory.mktemp("group")), shallow_base_dir)
-    yield handle
-    ray.kill(handle)
+    with groups_of(config_in(tmp_path_factory.mktemp("group")), shallow_base_dir, 1) as (handle,):
+        yield handle
 
 
 def run(group: Any, cfg: RunConfig, base: Path, workdir: Path, stop_at: int | None = None) -> list[Row]:
@@ -89,16 +89,21 @@ def test_a_trial_that_cannot_join_fails_by_itself(
     assert [row["step"] for row in rows] == [1]
 
 
-def test_a_sweep_trains_its_trials_on_one_base_and_stops_the_weaker(
+def test_a_sweep_trains_its_trials_on_one_base_stops_the_weaker_and_gives_its_cpu_back(
     make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
 ) -> None:
     described = make_config(max_steps=4, eval_steps=1).model_dump(mode="json", exclude_none=True)
     rates = {"train.learning_rate": {"type": "grid", "values": [1e-2, 1e-2, 1e-2, 1e-5]}}
     sweep = {"search_space": rates, "num_samples": 1, "adapters_together": 2, "max_concurrent_trials": 2}
     cfg = RunConfig.model_validate({**described, "tune": sweep, "cluster": {"num_cpus": 1}})
+    free = ray.available_resources()["CPU"]
     result = tune(cfg, workdir=tmp_path / "sweep", base_model_dir=shallow_base_dir)
     assert [trial.status for trial in result.trials[:3]].count("finished") >= 1
     assert result.trials[3].status in ("stopped", "finished")
     assert result.best.params == {"train.learning_rate": 1e-2}
     assert all(trial.metric is not None for trial in result.trials), [trial.reason for trial in result.trials]
     assert result.best.held["CPU"] == pytest.approx(result.best.wall_s / 2, rel=1e-6)
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != free and time.monotonic() < until:
+        time.sleep(0.2)
+    assert ray.available_resources().get("CPU") == free
