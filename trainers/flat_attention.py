@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from luthier.trainers.flat import Group, Layout, VarlenIndex, lay_out, varlen_index
 from luthier.trainers.tokens import IGNORE, Encoded
+from luthier.trainers.verdicts import remembered
 
 NAME = "luthier_flat"
 """What the attention is called in transformers' list; it has no mask function there, so none is built."""
@@ -124,30 +125,39 @@ def why_not_flat(model: Any) -> str | None:
     Args:
         model: A transformers (or peft) causal language model with its weights at hand.
     """
-    from transformers import AttentionInterface
-
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     told = _told_by_config(causal) or _not_at_hand(causal)
-    if told is not None:
-        return told
+    if told is None:
+        told = remembered("flat rows", model, lambda: _why_they_differ(model, causal))
+    if told is None:
+        _set_flat(causal)
+    return told
+
+
+def _set_flat(causal: Any) -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, _attend)
+    causal.set_attn_implementation(NAME)
+
+
+def _why_they_differ(model: Any, causal: Any) -> str | None:
     before = causal.config._attn_implementation
     rows = _probe_rows(causal.config.get_text_config().vocab_size)
     alone = [_last_logits(model, row) for row in rows]
-    AttentionInterface.register(NAME, _attend)
-    causal.set_attn_implementation(NAME)
     try:
+        _set_flat(causal)
         together = _flat_logits(model, rows)
-        noise = 0.05 if causal.dtype == torch.bfloat16 else 1e-3
-        close = all(
-            torch.allclose(mine, theirs, rtol=0.0, atol=noise * float(theirs.abs().max()))
-            for mine, theirs in zip(together, alone, strict=True)
-        )
-        reason = None if close else "rows laid out flat get other logits than alone"
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = f"its attention does not take another implementation ({error})"
-    if reason is not None:
+        return f"its attention does not take another implementation ({error})"
+    finally:
         causal.set_attn_implementation(before)
-    return reason
+    noise = 0.05 if causal.dtype == torch.bfloat16 else 1e-3
+    close = all(
+        torch.allclose(mine, theirs, rtol=0.0, atol=noise * float(theirs.abs().max()))
+        for mine, theirs in zip(together, alone, strict=True)
+    )
+    return None if close else "rows laid out flat get other logits than alone"
 
 
 def _told_by_config(causal: Any) -> str | None:

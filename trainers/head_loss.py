@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from luthier.trainers.fused import computable
+from luthier.trainers.verdicts import remembered
 
 CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
 """Float32 logits of one chunk. On two Zen cores 32 to 256 MiB took equal time; a GPU needs more to be busy."""
@@ -182,7 +183,7 @@ class Head:
         logits (Gemma 2), or anything else that the trial finds to differ. The model then makes all N logits itself.
         """
         if self._fit is None:
-            self._fit = self._plain() and self._agrees()
+            self._fit = self._plain() and remembered("head apart", self._model, self._agrees)
         return self._fit
 
     def loss(self, inputs: dict[str, Any], has_loss_K: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
