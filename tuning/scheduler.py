@@ -56,9 +56,12 @@ class _Reasoned(TrialScheduler):
         """The scheduler's decision, noted where it is to stop."""
         decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[safe-super]
         if decision == TrialScheduler.STOP:
-            metric = str(self.metric)
-            self.reasons[trial.trial_id] = f"{metric} {result[metric]:.4g} fell behind at validation {result[_TIME]}"
+            self.reasons[trial.trial_id] = _fell_behind(str(self.metric), result)
         return decision
+
+
+def _fell_behind(metric: str, result: dict[str, Any]) -> str:
+    return f"{metric} {result[metric]:.4g} fell behind at validation {result[_TIME]}"
 
 
 class _Past:
@@ -115,12 +118,29 @@ class Median(_Reasoned, MedianStoppingRule):
             self._results[trial].extend(past)
 
 
-class HyperBand(_Reasoned, HyperBandScheduler):
-    """HyperBand (Li et al. 2018): brackets of trials that wait for one another."""
+class HyperBand(HyperBandScheduler):
+    """HyperBand (Li et al. 2018): brackets of trials that wait for one another.
+
+    A waiting trial holds no resources, and a bracket is halved once all of its trials have got as far; so Ray Tune must be
+    allowed as many trials as there are.
+
+    Attributes:
+        reasons: As those of the other schedulers. Ray Tune stops a trial at its last validation as well, which is no
+            reason.
+    """
 
     def __init__(self, tune: TuneConfig, max_validations: int) -> None:
         super().__init__(time_attr=_TIME, max_t=max_validations, reduction_factor=tune.reduction_factor)
-        self.reasons = {}
+        self.reasons: dict[str, str] = {}
+        self._max_validations = max_validations
+
+    def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
+        """A trial that leaves its bracket: at its end, by a failure, or because its bracket was halved."""
+        bracket, _ = self._trial_info[trial]
+        result = trial.last_result or {}
+        if bracket.is_being_processed and result.get(_TIME, 0) < self._max_validations:
+            self.reasons[trial.trial_id] = _fell_behind(str(self._metric), result)
+        super().on_trial_remove(tune_controller, trial)
 
 
 class Pbt(PopulationBasedTraining):

@@ -232,7 +232,8 @@ def _tuner(
             metric=settings.metric,
             mode=settings.mode,
             num_samples=source.num_left,
-            max_concurrent_trials=concurrent,
+            # Trials of a bracket wait for one another without holding anything; resources limit how many run.
+            max_concurrent_trials=None if settings.scheduler == "hyperband" else concurrent,
             scheduler=scheduler,
             search_alg=source,
             trial_dirname_creator=lambda trial: str(trial.trial_id),

@@ -167,6 +167,11 @@ class TuneConfig(Config):
             raise ValueError(f"searcher: {self.searcher} draws from no grid ({', '.join(grids)}); use type: choice")
         if self.searcher == "hyperopt" and any(one.when for one in space.values()):
             raise ValueError("searcher: hyperopt knows no conditions (when); use optuna or random")
+        if self.scheduler == "hyperband" and self.max_concurrent_trials:
+            raise ValueError(
+                "scheduler: hyperband has trials wait for one another, so that max_concurrent_trials would keep its brackets "
+                "from filling; leave it out (resources bound how many run), or use asha"
+            )
         if self.adapters_together:
             if self.hands_on:
                 raise ValueError(

@@ -105,9 +105,13 @@ def test_schedulers_stop_weak_trials(scheduler: str, make_config: MakeConfig, tm
     losses = {
         status: [t.metric for t in trials if t.status == status and t.metric] for status in ("finished", "stopped")
     }
-    assert min(losses["finished"]) < min(losses["stopped"])
+    if scheduler == "median":  # brackets are halved each by itself, from unlike rungs
+        assert min(losses["finished"]) < min(losses["stopped"])
     assert all(len(trial.history) == 4 for trial in trials if trial.status == "finished")
-    assert all("fell behind" in (trial.reason or "") for trial in trials if trial.status == "stopped")
+    for trial in trials:
+        if trial.status == "stopped":
+            assert f"fell behind at validation {len(trial.history)}" in (trial.reason or "")
+            assert len(trial.history) < 4
 
 
 def test_a_failed_trial_goes_on_from_where_it_was_within_the_limit(make_config: MakeConfig, tmp_path: Path) -> None:

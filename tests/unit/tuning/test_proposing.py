@@ -99,6 +99,7 @@ def test_a_grid_beside_ranges_is_crossed_with_the_samples_and_keeps_equal_values
         ({"metric": "eval_macro_f1"}, "set mode: max"),
         ({"metric": "f1"}, "is not measured in training"),
         ({"adapters_together": 2, "scheduler": "hyperband"}, "hands checkpoints on"),
+        ({"max_concurrent_trials": 2, "scheduler": "hyperband"}, "keep its brackets from filling"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_remedy(settings: dict[str, Any], message: str) -> None:
