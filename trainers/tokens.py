@@ -7,10 +7,12 @@ one that ends the turn.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from luthier.rows import Message, Row
 
 IGNORE = -100
 """Label of a token without loss, as in torch and transformers."""
+
+_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
+"""What a tokenizer may be read from."""
 
 NO_THINKING = "{% set enable_thinking = false %}\n"
 """Put before a template that knows ``enable_thinking`` (Qwen3, SmolLM3): rows hold answers without thoughts. Every
@@ -232,10 +237,21 @@ class TextTokenizer:
 def _load(directory: Path, *, chat: bool = True) -> Any:
     """The tokenizer with a padding token and, where there is a chat template, thinking switched off.
 
+    A copy of the one that this process has read, while its files stay as they are: a sweep's trials follow each other
+    in one process.
+
     Args:
         directory: Where it lies.
         chat: Whether there must be one chat template and an end-of-sequence token.
     """
+    files = (path for pattern in _FILES for path in directory.glob(pattern))
+    state = tuple(sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+    return copy.deepcopy(_read(directory, chat, state))
+
+
+@lru_cache(maxsize=2)
+def _read(directory: Path, chat: bool, state: tuple[tuple[str, int, int], ...]) -> Any:
+    del state  # with other files it is another tokenizer
     from transformers import AutoTokenizer
 
     try:

@@ -15,6 +15,7 @@ import ray.train
 import torch
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
+from sklearn.metrics import f1_score
 
 from luthier.config import RunConfig
 from luthier.config.model import ModelConfig
@@ -27,8 +28,10 @@ from luthier.trainers.files import read_rows
 from luthier.trainers.inprocess import make_job, train_in_process
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, read_metrics
+from luthier.trainers.model import load_trained
 from luthier.trainers.objectives import Objective
 from luthier.trainers.strategies import Worker
+from luthier.trainers.tokens import ChatTokenizer
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -41,7 +44,10 @@ LOSS_TOLERANCE = 2e-4
 PAIR = {"num_workers": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 """Two workers that share out the four rows of each optimizer step."""
 
+ANSWERED = ("accuracy", "macro_f1", "weighted_f1", "exact_match", "rouge_l")
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "answers": ("whole", {"objective": "sft", "learning_rate": 1e-3, "eval_metrics": (*ANSWERED, "perplexity")}),
     "pretraining": ("decoder", {"objective": "pretraining", "learning_rate": 1e-4}),
     "dpo": ("decoder", {"objective": "dpo", "learning_rate": 1e-3}),
     "encoder-full": ("encoder", {"objective": "classification", "method": "full", "learning_rate": 1e-3}),
@@ -63,7 +69,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def bases(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The real models' first 2 layers; the encoder without dropout, which would differ from worker to worker."""
+    """The real decoder, and the real models' first 2 layers; the encoder without dropout, which would differ from worker
+    to worker."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     directory = tmp_path_factory.mktemp("bases")
@@ -75,7 +82,7 @@ def bases(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     AutoModel.from_pretrained(encoder, num_hidden_layers=2, **quiet).save_pretrained(directory / "encoder")
     for name, source in (("decoder", base_model_dir), ("encoder", encoder)):
         AutoTokenizer.from_pretrained(source).save_pretrained(directory / name)
-    return {name: directory / name for name in ("decoder", "encoder")}
+    return {"whole": base_model_dir, **{name: directory / name for name in ("decoder", "encoder")}}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +115,7 @@ def config_of(files: dict[str, dict[str, str]], bases: dict[str, Path]) -> Confi
     def make(case: str, **changed: Any) -> RunConfig:
         base, train = CASES[case]
         dataset: dict[str, Any] = dict(files["pairs" if case == "dpo" else "labelled"])
-        if train["objective"] == "classification":
+        if case == "answers" or train["objective"] == "classification":
             dataset["labels"] = SECTIONS
         settings = {
             "bf16": False,
@@ -123,6 +130,7 @@ def config_of(files: dict[str, dict[str, str]], bases: dict[str, Path]) -> Confi
             "model": {"model_name_or_path": str(bases[base]), "attn_implementation": "eager"},
             "datasets": [dataset],
             "data": {"max_length": 16 if case == "pretraining" else 96},
+            "evaluate": {"max_new_tokens": 4},
             "train": {**settings, **changed},
         }
         return RunConfig.model_validate(json.loads(json.dumps(described)))
@@ -188,7 +196,7 @@ def test_two_workers_learn_what_one_worker_learns(
     train_in_process(cfg, base_model_dir=bases[CASES[case][0]], workdir=tmp_path, report=lambda row, path: None)
     mine, alone = rows_of(jobs[case]), read_metrics(tmp_path / FILE_NAME)
     unit = jobs[case].objective().unit
-    measured = {"loss", "eval_loss", unit, *jobs[case].objective().tally.names}
+    measured = {"loss", "eval_loss", unit, *jobs[case].objective().tally.names, *(f"eval_{name}" for name in ANSWERED)}
     assert len(mine) == len(alone) > 2
     for got, expected in zip(mine, alone, strict=True):
         assert got.keys() == expected.keys()
@@ -196,6 +204,39 @@ def test_two_workers_learn_what_one_worker_learns(
             assert got[name] == pytest.approx(expected[name], abs=LOSS_TOLERANCE), (name, got["step"])
         assert got["grad_norm"] == pytest.approx(expected["grad_norm"], rel=5e-3)
     assert sum(row[unit] for row in mine) == sum(row[unit] for row in alone)
+
+
+def test_task_metrics_are_those_of_plain_generation(
+    jobs: dict[str, Job], bases: dict[str, Path], artifacts: Callable[[str], tuple[Path, Manifest]]
+) -> None:
+    job, (artifact_dir, _) = jobs["answers"], artifacts("answers")
+    best = job.store().best()
+    assert best is not None
+    tokenizer = ChatTokenizer(bases["whole"])
+    model = load_trained(bases["whole"], job.cfg.model, artifact_dir, torch.float32)
+    truth, said = [], []
+    for row in rows_read(job, "validation"):
+        prompt = torch.tensor([tokenizer.prompt_ids(row.prompt)])
+        tokens = model.generate(
+            prompt,
+            max_new_tokens=job.cfg.evaluate.max_new_tokens,
+            do_sample=False,
+            eos_token_id=list(tokenizer.stop_ids),
+            pad_token_id=tokenizer.pad_id,
+        )
+        truth.append(str(row.label))
+        said.append(tokenizer.decode(tokens[0, prompt.shape[1] :].tolist()).strip())
+    right = sum(map(str.__eq__, truth, said)) / len(truth)
+    assert right > 0  # or all figures would be 0 alike
+    expected = {
+        "accuracy": right,
+        "exact_match": right,
+        "rouge_l": right,  # of answers of one word
+        "macro_f1": f1_score(truth, said, labels=sorted(set(truth)), average="macro", zero_division=0),
+        "weighted_f1": f1_score(truth, said, labels=sorted(set(truth)), average="weighted", zero_division=0),
+        "perplexity": math.exp(best.metrics["eval_loss"]),
+    }
+    assert {name: best.metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
 
 
 def test_pretraining_divides_long_texts_and_predicts_every_token_once(
