@@ -81,6 +81,7 @@ class SweepRecord:
         self._metric = metric
         self.trials: dict[int, TrialRecord] = {}
         self._wall_s: list[float] = [0.0]
+        self._bounds: dict[int, tuple[float, float]] = {}  # of each trial's values, repeats left out
         for event in events:
             self.apply(event)
 
@@ -126,6 +127,9 @@ class SweepRecord:
         )
         # One that went on from a checkpoint may validate again what it had validated before.
         trial.history = [old for old in trial.history if old.validation < point.validation] + [point]
+        if trial.repeats is None:
+            sound = [one.value for one in trial.history if math.isfinite(one.value)]
+            self._bounds[trial.number] = (min(sound, default=math.inf), max(sound, default=-math.inf))
 
     @property
     def past_wall_s(self) -> float:
@@ -147,8 +151,9 @@ class SweepRecord:
 
     def best_value(self, mode: str) -> float | None:
         """The best value so far."""
-        pick = min if mode == "min" else max
-        return pick((best.value for trial in self.drawn if (best := trial.best(mode))), default=None)
+        lows, highs = zip(*self._bounds.values(), strict=True) if self._bounds else ((), ())
+        best = min(lows, default=math.inf) if mode == "min" else max(highs, default=-math.inf)
+        return best if math.isfinite(best) else None
 
     def spent(self, wall_s: float, ended_by: str | None) -> Spent:
         """What it cost.
