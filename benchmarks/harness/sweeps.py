@@ -6,7 +6,6 @@ Both train the same rows with the same settings, drawn from the same space, in a
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -117,9 +116,8 @@ class PlainTune(SweepSide):
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
         from luthier.trainers.inprocess import make_job
-        from luthier.tuning.tuner import TUNE_ENVIRONMENT
 
-        os.environ.update({"RAY_AIR_NEW_OUTPUT": TUNE_ENVIRONMENT["RAY_AIR_NEW_OUTPUT"]})  # silent
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # silent
         settings = sweep_of(cfg)
         base = trial_config(cfg, {})
         job = make_job(base, base_model_dir, workdir / "job")
@@ -136,12 +134,10 @@ class PlainTune(SweepSide):
                 num_samples=settings.num_samples,
                 search_alg=BasicVariantGenerator(random_state=cfg.seed),
                 scheduler=ASHAScheduler(max_t=validations) if settings.scheduler == "asha" else None,
-                max_concurrent_trials=None,
             ),
             run_config=tune.RunConfig(name="plain", storage_path=str(workdir / "ray"), verbose=0),
         )
         errors = tuner.fit().errors
-        shutil.rmtree(workdir / "ray")
         if errors:
             raise errors[0]
 
