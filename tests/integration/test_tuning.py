@@ -186,18 +186,6 @@ def test_without_a_scheduler_every_trial_runs_to_its_end(tmp_path: Path) -> None
     assert {(trial.status, len(trial.history)) for trial in trials} == {("finished", 4)}
 
 
-def test_the_seed_decides_what_is_drawn(tmp_path: Path) -> None:
-    def drawn(seed: int) -> list[dict[str, Any]]:
-        cfg = config(tmp_path, {"search_space": RATES, "num_samples": 3, "scheduler": "none"})
-        place = tmp_path / f"{seed}-{len(list(tmp_path.iterdir()))}"
-        return [t.params for t in sweep(cfg.model_copy(update={"seed": seed}), place, stand_in(), concurrent=2)]
-
-    first = drawn(1)
-    assert len({params["train.learning_rate"] for params in first}) == 3
-    assert drawn(1) == first
-    assert drawn(2) != first
-
-
 def test_failures_are_listed_and_the_rest_still_has_a_winner(tmp_path: Path) -> None:
     space = {**RATES, "train.lora_r": {"type": "grid", "values": [4, 32]}}
     cfg = config(tmp_path, {"search_space": space, "num_samples": 2, "scheduler": "none"})
@@ -259,6 +247,7 @@ def test_real_trials_choose_a_winner_without_the_test_split(rows: Path) -> None:
     assert json.loads((rows / "sweep" / "leaderboard.json").read_text())["best_trial_id"] == result.best_trial_id
 
 
+@pytest.mark.slow  # the test of a stopped one opens nested groups as well
 def test_trials_of_several_workers_run_in_nested_worker_groups(rows: Path) -> None:
     from luthier.trainers.base_model import prepare_base
 
