@@ -38,7 +38,7 @@ Sides = dict[str, list[Path]]
 
 TARGETS = {"vs_random_full": ("full runs", 1 / 6), "vs_tune_asha": ("asha", 1 / 2)}
 WITHIN = 0.01
-STEPS, VALIDATIONS = 30, 10
+STEPS, VALIDATIONS = 30, 6
 SPACE = {
     "train.learning_rate": {"type": "loguniform", "low": 1e-5, "high": 1e-2},
     "train.lora_r": {"type": "choice", "values": [4, 8, 16, 32]},
@@ -50,8 +50,8 @@ def main() -> None:
     """Measure, print what each side needed, and the ratios as JSON on the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="sweeps of each side")
-    parser.add_argument("--full-runs", type=int, default=12, help="trials of the random search")
-    parser.add_argument("--trials", type=int, default=24, help="trials of the two sweeps that stop weak ones")
+    parser.add_argument("--full-runs", type=int, default=10, help="trials of the random search")
+    parser.add_argument("--trials", type=int, default=20, help="trials of the two sweeps that stop weak ones")
     asked = parser.parse_args()
     os.chdir(ROOT)
     defaults = TuneConfig(search_space=SPACE)  # type: ignore[arg-type]  # pydantic makes domains of them
@@ -75,15 +75,15 @@ def main() -> None:
 
 
 def sweep(trials: int, scheduler: str, seed: int) -> RunConfig:
-    """The quickstart's model and rows: 30 steps of 8 rows, validated 10 times on 48 rows."""
+    """The quickstart's model and rows: 30 steps of 4 rows, validated 6 times on 32 rows."""
     return base_config(
         f"seed={seed}",
         "train.num_workers=1",
-        "train.per_device_train_batch_size=8",
+        "train.per_device_train_batch_size=4",
         f"train.max_steps={STEPS}",
         f"train.eval_steps={STEPS // VALIDATIONS}",
-        "data.max_train_samples=240",
-        "data.max_eval_samples=48",
+        "data.max_train_samples=120",
+        "data.max_eval_samples=32",
         f"tune.search_space={json.dumps(SPACE)}",
         "tune.overrides={}",
         f"tune.num_samples={trials}",

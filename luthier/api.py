@@ -15,7 +15,7 @@ from luthier.exporting import export as export
 from luthier.judging import judge
 from luthier.paths import check_writable
 from luthier.pipeline import run as run
-from luthier.preflight import check_judgeable, check_port
+from luthier.preflight import check_candidate, check_judgeable, check_port
 from luthier.reporting import write_judgement
 from luthier.rundir import api_key, close_run, newest_artifact, run_directory, scratch_directory
 from luthier.view import QuietView, View
@@ -65,20 +65,59 @@ def train_facts(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def tune(cfg: RunConfig, view: View | None = None) -> SweepResult:
-    """Run the config's sweep."""
+def tune(cfg: RunConfig, view: View | None = None, *, register: bool = False) -> SweepResult:
+    """Run the config's sweep.
+
+    Args:
+        cfg: The configuration.
+        view: Shows what happens.
+        register: Then train the winner at full length, judge it once on the test split, and register it as a candidate:
+            a version that no alias points to.
+
+    Raises:
+        GateRefused: The winner did not pass the gate; nothing is registered.
+    """
+    from luthier.cluster import check_resources
     from luthier.cluster.session import start
     from luthier.tuning import check_space
 
     view = view or QuietView()
     check_space(cfg)
+    if register:
+        check_candidate(cfg)
     with run_directory(cfg, "tune") as workdir:
         base_model_dir = stages.prepare_model(cfg, view)
+        incumbent = stages.incumbent_of(cfg, base_model_dir) if register else None
         with start(cfg) as session:
+            if register:
+                check_resources(cfg, session.resources)
             cfg = stages.settle_strategy(cfg, session.resources, workdir, view)
             result = stages.sweep(cfg, base_model_dir, workdir, view)
+            if register:
+                version = _register_winner(cfg, result, base_model_dir, workdir, incumbent, view)
+                result = result.model_copy(update={"registered_as": version.ref})
         close_run(workdir, result.model_dump(mode="json"))
     return result
+
+
+def _register_winner(
+    cfg: RunConfig,
+    sweep: SweepResult,
+    base_model_dir: Path,
+    workdir: Path,
+    incumbent: ModelVersion | None,
+    view: View,
+) -> ModelVersion:
+    from luthier.tuning import winning_config
+
+    final = winning_config(cfg, sweep)
+    trained = stages.fine_tune(final, base_model_dir, workdir, view)
+    judgement = judge(final, base_model_dir, trained.artifact_dir, incumbent, view)
+    report = write_judgement(
+        workdir, final, judgement, trained.manifest, timings=view.timings, history=trained.metrics, sweep=sweep
+    )
+    view.plain(f"report: {report}")
+    return stages.register(final, trained.artifact_dir, judgement, view)
 
 
 @dataclass(frozen=True)

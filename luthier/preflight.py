@@ -27,22 +27,33 @@ def preflight(cfg: RunConfig) -> None:
         DataError: A data file that can't be used, or a test split that can't be judged.
         OutputError: The registry can't be written.
     """
-    from luthier.registry import Registry
-    from luthier.trainers.files import SPLITS, iter_split
-
     if cfg.train.answers_prompts:
         _check_servable(cfg)
-    for training in trainings(cfg):
-        for split in SPLITS:
-            deque(iter_split(training.datasets, split, training.train.objective), maxlen=0)  # reads all, and keeps none
-    check_judgeable(cfg)
+    check_candidate(cfg)
     if cfg.tune is not None:
         from luthier.tuning import check_space
 
         check_space(cfg)
-    Registry(cfg.registry.uri, cfg.registry.alias).check_writable()
     if cfg.train.answers_prompts:
         check_port(cfg)
+
+
+def check_candidate(cfg: RunConfig) -> None:
+    """Check what it takes to train a model, judge it and register it.
+
+    Raises:
+        DataError: A data file that can't be used, or a test split that can't be judged.
+        ConfigError: ``gate.metric`` needs labels that the rows lack.
+        OutputError: The registry can't be written.
+    """
+    from luthier.registry import Registry
+    from luthier.trainers.files import SPLITS, iter_split
+
+    for training in trainings(cfg):
+        for split in SPLITS:
+            deque(iter_split(training.datasets, split, training.train.objective), maxlen=0)  # reads all, and keeps none
+    check_judgeable(cfg)
+    Registry(cfg.registry.uri, cfg.registry.alias).check_writable()
 
 
 def check_judgeable(cfg: RunConfig) -> None:

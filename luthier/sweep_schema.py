@@ -175,6 +175,9 @@ class SweepResult(_Record):
     spent: Spent | None = None
     """What it cost."""
 
+    registered_as: str | None = None
+    """The winner's version, trained at full length; None: nothing was asked to be registered."""
+
     @property
     def best(self) -> TrialResult:
         """The winning trial."""

@@ -68,15 +68,27 @@ def train(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = Fal
 
 
 @app.command()
-def tune(config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+def tune(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    register: Annotated[
+        bool,
+        typer.Option("--register", help="Train the winner at full length, judge it, and register it as a candidate."),
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Search hyperparameters with Ray Tune on a validation metric."""
     cfg = load(config, overrides)
     if dry_run:
         return show_plan(cfg, as_json=as_json)
     from luthier.api import tune as tune_only
 
-    result = tune_only(cfg, view(as_json=as_json))
-    emit(result.model_dump(mode="json"), as_json=as_json, text=f"winner: {result.winning_overrides}")
+    result = tune_only(cfg, view(as_json=as_json), register=register)
+    text = f"winner: {result.winning_overrides}"
+    if result.registered_as:
+        text += f", registered as {result.registered_as}"
+    emit(result.model_dump(mode="json"), as_json=as_json, text=text)
 
 
 @app.command()
