@@ -38,7 +38,7 @@ Sides = dict[str, list[Path]]
 
 TARGETS = {"vs_random_full": ("full runs", 1 / 6), "vs_tune_asha": ("asha", 1 / 2)}
 WITHIN = 0.01
-STEPS, VALIDATIONS = 30, 6
+STEPS, VALIDATIONS = 24, 4
 SPACE = {
     "train.learning_rate": {"type": "loguniform", "low": 1e-5, "high": 1e-2},
     "train.lora_r": {"type": "choice", "values": [4, 8, 16, 32]},
@@ -50,8 +50,8 @@ def main() -> None:
     """Measure, print what each side needed, and the ratios as JSON on the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="sweeps of each side")
-    parser.add_argument("--full-runs", type=int, default=10, help="trials of the random search")
-    parser.add_argument("--trials", type=int, default=20, help="trials of the two sweeps that stop weak ones")
+    parser.add_argument("--full-runs", type=int, default=8, help="trials of the random search")
+    parser.add_argument("--trials", type=int, default=16, help="trials of the two sweeps that stop weak ones")
     asked = parser.parse_args()
     os.chdir(ROOT)
     defaults = TuneConfig(search_space=SPACE)  # type: ignore[arg-type]  # pydantic makes domains of them
@@ -75,14 +75,14 @@ def main() -> None:
 
 
 def sweep(trials: int, scheduler: str, seed: int) -> RunConfig:
-    """The quickstart's model and rows: 30 steps of 4 rows, validated 6 times on 32 rows."""
+    """The quickstart's model and rows: 24 steps of 4 rows, validated 4 times on 32 rows."""
     return base_config(
         f"seed={seed}",
         "train.num_workers=1",
         "train.per_device_train_batch_size=4",
         f"train.max_steps={STEPS}",
         f"train.eval_steps={STEPS // VALIDATIONS}",
-        "data.max_train_samples=120",
+        "data.max_train_samples=96",
         "data.max_eval_samples=32",
         f"tune.search_space={json.dumps(SPACE)}",
         "tune.overrides={}",
@@ -120,12 +120,12 @@ def compare(sides: Sides, asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 def values_at_the_end(path: Path) -> float:
     """The best value of a trial's last validation."""
-    return min(float(line["value"]) for line in Marks(path, 0).of("validated") if line["step"] == STEPS)
+    return min(float(line["value"]) for line in Marks(path).of("validated") if line["step"] == STEPS)
 
 
 def cpu_s_until(path: Path, target: float) -> tuple[float, bool]:
     """CPU-seconds from the beginning to the first validation that is at least as good; to the end where there is none."""
-    marks = Marks(path, 0)
+    marks = Marks(path)
     (begun,), (ended,) = marks.of("begun"), marks.of("ended")
     good = [line for line in marks.of("validated") if line["value"] <= target]
     last = good[0] if good else ended

@@ -91,7 +91,7 @@ def startup_s(path: Path) -> float:
 
     With c trials at a time the k-th to start has the place of the (k - c)-th to end, or one that is as good.
     """
-    marks, at_a_time = Marks(path, 0), os.cpu_count() or 1
+    marks, at_a_time = Marks(path), os.cpu_count() or 1
     began = [float(line["time"]) for line in marks.of("first step")]
     ended = [float(line["time"]) for line in marks.of("validated")]
     further = len(began) - at_a_time

@@ -42,9 +42,10 @@ class SweepSide:
         from luthier.trainers.base_model import prepare_base
 
         number, cfg = next(self._configs)
-        marks = Marks(self._directory / f"{number}.jsonl", os.getpid())
-        marks.note("begun")
+        marks = Marks(self._directory / f"{number}.jsonl")
         with ExitStack() as stack:
+            stack.enter_context(marks.metering())
+            marks.note("begun")
             workdir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             stack.enter_context(start(cfg))
             self.sweep(cfg, prepare_base(cfg.model, offline=True), workdir, marks)
