@@ -1,13 +1,13 @@
 """CPU-seconds of a whole sweep until a trial validates within 1 % of the best full run, on debian-sections.
 
-Three sides take turns, once per seed, with the same space, rows, schedule and validations:
+Three sides take turns, once per seed, with the same trials in the same order, rows, schedule and validations:
 
     luthier          its default searcher and scheduler
     full runs        plain Ray Tune, random search, every trial a full run of TRL's SFTTrainer
     asha             plain Ray Tune with its ASHA (its defaults), every trial a process that runs SFTTrainer
 
-Every process of a side is counted, from its session's start on. The best full run is that of the side "full runs", over
-all seeds. A side that does not come within 1 % counts as if its sweep's end had done so, which is told in the settings.
+Every process of a side is counted, from its session's start on. The best full run is that of the side "full runs" with the
+same seed. A side that does not come within 1 % of it counts as if its sweep's end had done so, which its settings tell.
 
     vs_random_full   luthier / full runs (lower is better)
     vs_tune_asha     luthier / asha (lower is better)
@@ -50,22 +50,21 @@ def main() -> None:
     """Measure, print what each side needed, and the ratios as JSON on the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="sweeps of each side")
-    parser.add_argument("--full-runs", type=int, default=8, help="trials of the random search")
-    parser.add_argument("--trials", type=int, default=16, help="trials of the two sweeps that stop weak ones")
+    parser.add_argument("--trials", type=int, default=12, help="trials of each sweep")
     asked = parser.parse_args()
     os.chdir(ROOT)
     defaults = TuneConfig(search_space=SPACE)  # type: ignore[arg-type]  # pydantic makes domains of them
     wanted = {
-        "luthier": (LuthierSweep, asked.trials, defaults.scheduler),
-        "full runs": (PlainTune, asked.full_runs, "none"),
-        "asha": (PlainTune, asked.trials, "asha"),
+        "luthier": (LuthierSweep, defaults.scheduler),
+        "full runs": (PlainTune, "none"),
+        "asha": (PlainTune, "asha"),
     }
     with tempfile.TemporaryDirectory() as name:
         sides: Sides = {side: [Path(name) / side / f"{n}.jsonl" for n in range(asked.seeds)] for side in wanted}
         run_sides(
             {
-                side: (kind, ([sweep(trials, scheduler, seed) for seed in range(asked.seeds)], Path(name) / side))
-                for side, (kind, trials, scheduler) in wanted.items()
+                side: (kind, ([sweep(asked.trials, scheduler, seed) for seed in range(asked.seeds)], Path(name) / side))
+                for side, (kind, scheduler) in wanted.items()
             },
             rounds=asked.seeds,
             warmup=0,
@@ -93,10 +92,12 @@ def sweep(trials: int, scheduler: str, seed: int) -> RunConfig:
 
 def compare(sides: Sides, asked: argparse.Namespace) -> list[dict[str, Any]]:
     """What each side needed, seed by seed, and the ratios."""
-    best = min(values_at_the_end(path) for path in sides["full runs"])
-    target = best * (1 + WITHIN)
-    needed = {side: [cpu_s_until(path, target) for path in paths] for side, paths in sides.items()}
-    print(f"\nbest full run {best:.4f}, so a trial has to come to {target:.4f}")
+    best = [value_at_the_end(path) for path in sides["full runs"]]
+    needed = {
+        side: [cpu_s_until(path, value * (1 + WITHIN)) for path, value in zip(paths, best, strict=True)]
+        for side, paths in sides.items()
+    }
+    print("\nbest full run by seed: " + "  ".join(f"{value:.4f}" for value in best))
     print(f"{'CPU-seconds':12} {'median':>8}  by seed (+: not reached by the sweep's end)")
     for side, found in needed.items():
         each = "  ".join(f"{cpu_s:.0f}{'' if reached else '+'}" for cpu_s, reached in found)
@@ -104,8 +105,8 @@ def compare(sides: Sides, asked: argparse.Namespace) -> list[dict[str, Any]]:
     settings = {
         "model": "SmolLM2-135M-Instruct",
         "seeds": asked.seeds,
-        "trials": {"luthier": asked.trials, "full runs": asked.full_runs, "asha": asked.trials},
-        "best_full_run": round(best, 4),
+        "trials": asked.trials,
+        "best_full_run": [round(value, 4) for value in best],
         "cpu_s": {side: [round(cpu_s, 1) for cpu_s, _ in found] for side, found in needed.items()},
         "not_reached": {side: sum(not reached for _, reached in found) for side, found in needed.items()},
     }
@@ -118,7 +119,7 @@ def compare(sides: Sides, asked: argparse.Namespace) -> list[dict[str, Any]]:
     return ratios
 
 
-def values_at_the_end(path: Path) -> float:
+def value_at_the_end(path: Path) -> float:
     """The best value of a trial's last validation."""
     return min(float(line["value"]) for line in Marks(path).of("validated") if line["step"] == STEPS)
 

@@ -108,7 +108,8 @@ def marked(marks: Marks) -> TrainTrial:
 
 
 class PlainTune(SweepSide):
-    """Ray Tune with its own random search and, where the config asks for it, its own ASHA; a process for each trial."""
+    """Ray Tune with the trials that luthier's random search draws and, where the config asks for it, its own ASHA; a process
+    for each trial."""
 
     def sweep(self, cfg: RunConfig, base_model_dir: Path, workdir: Path, marks: Marks) -> None:
         """What a user of Ray Tune and TRL writes."""
@@ -133,7 +134,7 @@ class PlainTune(SweepSide):
                 metric="eval_loss",
                 mode="min",
                 num_samples=settings.num_samples,
-                search_alg=BasicVariantGenerator(random_state=cfg.seed),
+                search_alg=BasicVariantGenerator(points_to_evaluate=drawn(cfg)),
                 scheduler=ASHAScheduler(max_t=validations) if settings.scheduler == "asha" else None,
             ),
             run_config=tune.RunConfig(name="plain", storage_path=str(workdir / "ray"), verbose=0),
@@ -166,6 +167,15 @@ def as_dicts(rows: Any) -> TokenRows:
     """Rows as the datasets library takes them."""
     found = (rows[number] for number in range(len(rows)))
     return [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in found]
+
+
+def drawn(cfg: RunConfig) -> list[dict[str, Any]]:
+    """The values of all trials of a random search, in order."""
+    from luthier.tuning.proposing import make_searcher
+
+    settings = sweep_of(cfg)
+    searcher = make_searcher(settings.model_copy(update={"searcher": "random"}), cfg.seed)
+    return [dict(searcher.suggest(str(number)) or {}) for number in range(settings.num_samples)]
 
 
 def as_tune_domain(domain: Any) -> Any:
