@@ -19,7 +19,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,13 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from harness.nothing import RATE, report_once, tell_once
 from harness.sides import Measured, ratio_of, start_sides
 from harness.workloads import ROOT, base_config
 
 from luthier.config import RunConfig
-from luthier.tuning.trial import Report
 
 NODES, CPUS_PER_NODE = 8, 2
-RATE = "train.learning_rate"
 
 Found = dict[int, dict[str, list[Measured]]]
 """By number of trials and side, what each turn told."""
@@ -131,6 +129,7 @@ class LuthierDriver(Driver):
         from luthier.tuning.concurrency import max_concurrent
         from luthier.tuning.journal import Journal
         from luthier.tuning.record import SweepLog
+        from luthier.tuning.space import sweep_of
         from luthier.tuning.trial import TrialSpec
         from luthier.tuning.tuner import run_trials, sweep_identity
 
@@ -138,14 +137,7 @@ class LuthierDriver(Driver):
         spec = TrialSpec(cfg, workdir, workdir / "trials", report_once)
         run_trials(spec, log, max_concurrent(cfg, ray.cluster_resources()), on_progress=lambda told: None)  # type: ignore[no-untyped-call]
         ended = [trial.status for trial in log.record.trials.values()]
-        assert ended.count("finished") == cfg.tune.num_samples, ended  # type: ignore[union-attr]
-
-
-def report_once(
-    cfg: RunConfig, *, base_model_dir: Path, workdir: Path, report: Report, adopted: Path | None = None
-) -> None:
-    """A training of no steps."""
-    report({"eval_loss": cfg.train.learning_rate, "step": 1.0, "epoch": 1.0})
+        assert len(ended) == sweep_of(cfg).num_samples and not set(ended) - {"finished", "stopped"}, ended
 
 
 class PlainDriver(Driver):
@@ -170,14 +162,9 @@ class PlainDriver(Driver):
             ),
             run_config=tune.RunConfig(name="plain", storage_path=str(workdir), verbose=0),
         ).fit()
-        assert len(found) == cfg.tune.num_samples and not found.errors
-
-
-def tell_once(values: Mapping[str, Any]) -> None:
-    """A trainable that reports its value and ends."""
-    from ray import tune
-
-    tune.report({"eval_loss": values[RATE], "step": 1.0, "epoch": 1.0})
+        if found.errors:
+            raise found.errors[0]
+        assert len(found) == cfg.tune.num_samples
 
 
 def figures_of(found: Found, rounds: int) -> list[dict[str, Any]]:
