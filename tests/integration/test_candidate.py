@@ -32,11 +32,15 @@ def test_the_winner_of_a_sweep_is_registered_as_a_candidate(quickstart: RunConfi
     result = SweepResult.model_validate(json.loads(done.stdout.splitlines()[-1]))
     version = Registry(cfg.registry.uri, cfg.registry.alias).resolve(str(result.registered_as))
     assert (version.ref, version.aliases) == ("debian-sections@1", ())
-    assert version.manifest.metrics["num_steps"] == 15  # all rows, and not a trial's 4 steps
+    assert version.manifest.metrics["step"] == 15  # all rows, and not a trial's 4 steps
     trained = load_config(Path(version.uri) / "config.yaml")
     assert trained.train.learning_rate == result.winning_overrides["train.learning_rate"]
     assert (Path(version.uri) / "adapter").is_dir()
     trials = tmp_path.glob("runs/*/sweep/trials/*")
-    assert {path.name for trial in trials for path in trial.iterdir()} == {"metrics.jsonl", "validations.json"}
+    assert {path.name for trial in trials for path in trial.iterdir()} == {
+        "metrics.jsonl",
+        "tensorboard",
+        "validations.json",
+    }
     (report,) = tmp_path.glob("runs/*/report.html")
-    assert "Winner" in report.read_text(encoding="utf-8") or "sweep" in report.read_text(encoding="utf-8")
+    assert result.best_trial_id in report.read_text(encoding="utf-8")
