@@ -108,13 +108,21 @@ def _register_winner(
     incumbent: ModelVersion | None,
     view: View,
 ) -> ModelVersion:
+    from luthier.trainers.sequence import read_stages
     from luthier.tuning import winning_config
 
     final = winning_config(cfg, sweep)
     trained = stages.fine_tune(final, base_model_dir, workdir, view)
     judgement = judge(final, base_model_dir, trained.artifact_dir, incumbent, view)
     report = write_judgement(
-        workdir, final, judgement, trained.manifest, timings=view.timings, history=trained.metrics, sweep=sweep
+        workdir,
+        final,
+        judgement,
+        trained.manifest,
+        timings=view.timings,
+        history=trained.metrics,
+        sweep=sweep,
+        stages=read_stages(workdir / "train"),
     )
     view.plain(f"report: {report}")
     return stages.register(final, trained.artifact_dir, judgement, view)

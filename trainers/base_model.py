@@ -19,10 +19,10 @@ from luthier.config.objective import ObjectiveName
 from luthier.digests import atomic_write_text, sha256_file, sha256_json
 from luthier.errors import ModelError
 from luthier.paths import cache_dir, writable_dir
-from luthier.trainers.tokens import ChatTokenizer, TextTokenizer
+from luthier.trainers.tokens import TOKENIZER_FILES, ChatTokenizer, TextTokenizer
 
 PACKAGE_PREFIX = "package:"
-_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_MODEL_FILES = ("*.safetensors", *TOKENIZER_FILES)
 """Weights, settings, tokenizer and chat template, under any name that a model gives them."""
 
 

@@ -22,7 +22,7 @@ from luthier.rows import Message, Row
 IGNORE = -100
 """Label of a token without loss, as in torch and transformers."""
 
-_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 """What a tokenizer may be read from."""
 
 NO_THINKING = "{% set enable_thinking = false %}\n"
@@ -244,7 +244,7 @@ def _load(directory: Path, *, chat: bool = True) -> Any:
         directory: Where it lies.
         chat: Whether there must be one chat template and an end-of-sequence token.
     """
-    files = (path for pattern in _FILES for path in directory.glob(pattern))
+    files = (path for pattern in TOKENIZER_FILES for path in directory.glob(pattern))
     state = tuple(sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
     return copy.deepcopy(_read(directory, chat, state))
 
