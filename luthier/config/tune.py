@@ -70,7 +70,7 @@ class TuneConfig(Config):
     grace_period: Annotated[int, Field(ge=1)] = 1
     """Validations that every trial gets before it can be stopped or changed, and between changes."""
 
-    reduction_factor: Annotated[int, Field(ge=2)] = 2
+    reduction_factor: Annotated[int, Field(ge=2)] = 4
     """At each rung one trial in this many goes on."""
 
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
