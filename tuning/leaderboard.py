@@ -66,7 +66,6 @@ def leaderboard_table(result: SweepResult) -> Table:
 
     table = Table(title=f"Sweep by {escape(result.metric)} ({result.mode})", caption="\n".join(_footer(result)))
     columns = _columns(result)
-    columns = _columns(result)
     table.add_column("#", justify="right")
     for name, _ in columns:
         justify: Literal["left", "right"] = "left" if name in _LEFT else "right"

@@ -134,13 +134,34 @@ class HyperBand(HyperBandScheduler):
         self.reasons: dict[str, str] = {}
         self._max_validations = max_validations
 
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        """The decision on a trial whose result may be the one that its bracket waited for."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP:
+            self._note(trial, result)
+        return decision
+
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
-        """A trial that leaves its bracket: at its end, by a failure, or because its bracket was halved."""
+        """A trial that leaves its bracket: at its end, by a failure, or, while it waits, because its bracket is halved.
+
+        Where it was the last that others waited for, Ray would have them wait for ever once their bracket was halved.
+        """
         bracket, _ = self._trial_info[trial]
-        result = trial.last_result or {}
-        if bracket.is_being_processed and result.get(_TIME, 0) < self._max_validations:
-            self.reasons[trial.trial_id] = _fell_behind(str(self._metric), result)
+        if bracket.is_being_processed:
+            self._note(trial, trial.last_result)
         super().on_trial_remove(tune_controller, trial)
+        if not bracket.is_being_processed and bracket.finished():
+            bracket.cleanup_full(tune_controller)
+
+    def _process_bracket(self, tune_controller: TuneController, bracket: Any) -> str:
+        """Halve a bracket, if all of its trials have got as far; Ray leaves it marked as being halved."""
+        decision: str = super()._process_bracket(tune_controller, bracket)
+        bracket.is_being_processed = False
+        return decision
+
+    def _note(self, trial: Trial, result: dict[str, Any]) -> None:
+        if result[_TIME] < self._max_validations:
+            self.reasons[trial.trial_id] = _fell_behind(str(self._metric), result)
 
 
 class Pbt(PopulationBasedTraining):

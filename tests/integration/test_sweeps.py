@@ -54,14 +54,18 @@ def stand_in(*, seconds: float = 0.0, fails_until: int = 0) -> TrainTrial:
             time.sleep(seconds)
             loss = abs(math.log10(cfg.train.learning_rate) + 3) + 1 / step + cfg.seed % 7 / 100
             done.write_text(str(step))
-            checkpoint = workdir / "checkpoint"
-            checkpoint.mkdir(exist_ok=True)
-            (checkpoint / "done").write_text(str(step))
-            report({"eval_loss": loss, "step": 10 * step, "epoch": step / 2}, checkpoint)
+            report({"eval_loss": loss, "step": 10 * step, "epoch": step / 2}, _checkpoint(workdir, step))
             if step == 2 and attempt <= fails_until:
                 raise OSError(f"attempt {attempt} lost its disk")
 
     return train
+
+
+def _checkpoint(workdir: Path, step: int) -> Path:
+    checkpoint = workdir / "checkpoint"
+    checkpoint.mkdir(exist_ok=True)
+    (checkpoint / "done").write_text(str(step))
+    return checkpoint
 
 
 def begun(cfg: RunConfig, directory: Path, train: TrainTrial) -> tuple[TrialSpec, SweepLog]:
@@ -112,6 +116,36 @@ def test_schedulers_stop_weak_trials(scheduler: str, make_config: MakeConfig, tm
         if trial.status == "stopped":
             assert f"fell behind at validation {len(trial.history)}" in (trial.reason or "")
             assert len(trial.history) < 4
+
+
+@pytest.mark.slow
+def test_a_bracket_goes_on_without_a_trial_that_failed(make_config: MakeConfig, tmp_path: Path) -> None:
+    settings = {
+        "scheduler": "hyperband",
+        "reduction_factor": 2,
+        "num_samples": 4,
+        "max_trial_failures": 0,
+        "budget": {"wall_hours": 60 / 3600},  # were it to wait for ever
+        "overrides": {"train.max_steps": 4, "train.eval_steps": 1},
+    }
+    first = tmp_path / "first"
+
+    def fails_unless_first(cfg: RunConfig, *, workdir: Path, report: Report, **places: Any) -> None:
+        """Only the first trial gets past its first validation; it waits for the others."""
+        done = workdir / "done"
+        for step in range(int(done.read_text()) + 1 if done.exists() else 1, 5):
+            if step == 2:
+                try:
+                    first.mkdir()
+                except FileExistsError:
+                    time.sleep(3)
+                    raise OSError("the disk is gone") from None
+            done.write_text(str(step))
+            report({"eval_loss": 1 / step, "step": step, "epoch": 1.0}, _checkpoint(workdir, step))
+
+    spec, log = begun(with_sweep(make_config(), settings), tmp_path / "sweep", fails_unless_first)
+    assert run_trials(spec, log, 2) is None
+    assert [trial.result("min").status for trial in log.record.drawn].count("finished") == 1
 
 
 def test_a_failed_trial_goes_on_from_where_it_was_within_the_limit(make_config: MakeConfig, tmp_path: Path) -> None:
