@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from luthier.config.base import Config
-from luthier.config.compatibility import METHODS, STRATEGIES, Device, refusal
-from luthier.config.deepspeed_file import DeepspeedFile, contradictions, read_deepspeed_file
+from luthier.config.compatibility import Device
+from luthier.config.deepspeed_file import DeepspeedFile, read_deepspeed_file
 from luthier.config.eval_metrics import EvalMetric
 from luthier.config.objective import ClassificationConfig, DpoConfig, ObjectiveName
+from luthier.config.train_rules import ZeroStage, misfits
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
-ZeroStage = Literal["z0", "z1", "z2", "z3", "z2_offload", "z3_offload"]
 Positive = Annotated[int, Field(ge=1)]
 WorkerCount = Annotated[
     Annotated[Positive, Tag("number")] | Annotated[tuple[Positive, Positive], Tag("range")],
@@ -220,95 +220,9 @@ class TrainConfig(Config):
         raise ValueError(f"{why}; set it to true, {', '.join(_INITS)} or pissa_niter_N")
 
     @model_validator(mode="after")
-    def _strategy_matches(self) -> TrainConfig:
-        if self.strategy == "deepspeed" and self.deepspeed is None:
-            raise ValueError(
-                f"strategy: deepspeed needs train.deepspeed; set it to {', '.join(get_args(ZeroStage))} or a .json file"
-            )
-        if self.strategy != "deepspeed" and self.deepspeed is not None:
-            shown = self.deepspeed if isinstance(self.deepspeed, str) else self.deepspeed.file
-            raise ValueError(f"train.deepspeed={shown} is set but strategy is {self.strategy}; set strategy: deepspeed")
-        if isinstance(self.deepspeed, DeepspeedFile):
-            problems = list(contradictions(self.deepspeed, self))
-            if problems:
-                raise ValueError("; ".join(problems))
-        if self.min_workers > self.max_workers:
-            raise ValueError(f"num_workers={self.num_workers} is no range; put the smaller number first")
-        least = self.min_per_device_train_batch_size
-        if least is not None and least > self.per_device_train_batch_size:
-            raise ValueError(
-                f"min_per_device_train_batch_size={least} is above per_device_train_batch_size="
-                f"{self.per_device_train_batch_size}; lower it"
-            )
-        if self.packing and self.padding_free is False:
-            raise ValueError("packing needs padding_free: true or auto; rows in a pack lie without padding")
-        if self.use_liger_kernel and not self.use_gpu:
-            raise ValueError(
-                f"use_liger_kernel needs GPUs, and resources_per_worker is {self.resources_per_worker}; set it to false "
-                "or give each worker a GPU"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _method_matches(self) -> TrainConfig:
-        for name in ("use_dora", "use_rslora", "load_in_4bit", "lora_modules_to_save"):
-            if getattr(self, name) and self.method != "lora":
-                raise ValueError(f"{name} needs method: lora")
-        if self.method != "lora" and self.init_lora_weights is not True:
-            raise ValueError("init_lora_weights needs method: lora")
-        if self.method != "full" and (self.freeze_layers or self.freeze_modules):
-            raise ValueError(
-                "freeze_layers and freeze_modules need method: full; adapters train on a frozen base anyway"
-            )
-        if self.init_lora_weights == "orthogonal" and self.lora_r % 2:
-            raise ValueError(f"init_lora_weights: orthogonal needs an even lora_r; it is {self.lora_r}")
-        if self.changes_base and (self.use_dora or self.load_in_4bit):
-            other = "use_dora" if self.use_dora else "load_in_4bit"
-            raise ValueError(
-                f"init_lora_weights: {self.init_lora_weights} changes the base's weights, which {other} does not allow; "
-                "set it to true"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _compatible(self) -> TrainConfig:
-        candidates = STRATEGIES if self.strategy == "auto" else (self.strategy_row,)
-        for method in self.method_columns:
-            reasons = [refusal(strategy, method, self.device) for strategy in candidates]
-            if all(reasons):
-                named = "any strategy" if len(reasons) > 1 else candidates[0]
-                raise ValueError(f"{METHODS[method]} with {named} on a {self.device.upper()}: {reasons[0]}")
-        return self
-
-    @model_validator(mode="after")
-    def _objective_matches(self) -> TrainConfig:
-        if self.objective == "dpo" and self.method == "full":
-            raise ValueError(
-                "objective: dpo needs method: lora, because its reference is the frozen base with the adapter switched "
-                "off; set method: lora"
-            )
-        if not self.learns_tokens and (self.packing or self.padding_free is True):
-            key = "packing" if self.packing else "padding_free"
-            raise ValueError(
-                f"{key} is for objective: sft and pretraining; {self.objective} reads its rows apart: leave it out"
-            )
-        for name, unset in (("dpo", DpoConfig()), ("classification", ClassificationConfig())):
-            if self.objective != name and getattr(self, name) != unset:
-                raise ValueError(
-                    f"train.{name} is set but objective is {self.objective}; set objective: {name}, or leave it out"
-                )
-        if self.objective == "classification" and self.load_in_4bit:
-            raise ValueError("load_in_4bit is for causal language models; leave it out for objective: classification")
-        if self.classification.freeze_body and self.method != "full":
-            raise ValueError(
-                f"classification.freeze_body=true trains the head alone, so method: {self.method} would add nothing; "
-                "set method: full"
-            )
-        if self.classification.freeze_body and self.strategy_row.startswith("z3"):
-            raise ValueError(
-                "classification.freeze_body=true with deepspeed: z3 divides a body that nobody trains; set deepspeed: z2, "
-                "or strategy: ddp"
-            )
+    def _settings_fit(self) -> TrainConfig:
+        for problem in misfits(self):
+            raise ValueError(problem)
         return self
 
     @property
