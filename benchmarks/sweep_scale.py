@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.nothing import RATE, report_once, tell_once
 from harness.sides import Measured, ratio_of, start_sides
+from harness.sweeps import run_our_trials
 from harness.workloads import ROOT, base_config
 
 from luthier.config import RunConfig
@@ -124,20 +125,10 @@ class LuthierDriver(Driver):
 
     def sweep(self, cfg: RunConfig, workdir: Path) -> None:
         """As ``tune()`` runs trials."""
-        import ray
-
-        from luthier.tuning.concurrency import max_concurrent
-        from luthier.tuning.journal import Journal
-        from luthier.tuning.record import SweepLog
-        from luthier.tuning.space import sweep_of
-        from luthier.tuning.trial import TrialSpec
-        from luthier.tuning.tuner import run_trials, sweep_identity
-
-        log = SweepLog(Journal(workdir / "sweep.jsonl", sweep_identity(cfg)), "eval_loss")
-        spec = TrialSpec(cfg, workdir, workdir / "trials", report_once)
-        run_trials(spec, log, max_concurrent(cfg, ray.cluster_resources()), on_progress=lambda told: None)  # type: ignore[no-untyped-call]
+        log = run_our_trials(cfg, workdir, workdir, report_once)
         ended = [trial.status for trial in log.record.trials.values()]
-        assert len(ended) == sweep_of(cfg).num_samples and not set(ended) - {"finished", "stopped"}, ended
+        assert cfg.tune is not None
+        assert len(ended) == cfg.tune.num_samples and not set(ended) - {"finished", "stopped"}, ended
 
 
 class PlainDriver(Driver):

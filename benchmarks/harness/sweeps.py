@@ -17,8 +17,9 @@ from harness.marks import Marks
 from harness.sides import Measured
 from luthier.config import RunConfig
 from luthier.config.domains import Choice, LogUniform
+from luthier.tuning.record import SweepLog
 from luthier.tuning.space import sweep_of, trial_config
-from luthier.tuning.trial import Report, TrainTrial
+from luthier.tuning.trial import Report, TrainTrial, TrialSpec
 
 TokenRows = list[dict[str, list[int]]]
 
@@ -66,19 +67,24 @@ class LuthierSweep(SweepSide):
 
     def sweep(self, cfg: RunConfig, base_model_dir: Path, workdir: Path, marks: Marks) -> None:
         """All of ``tune()`` that computes."""
-        import ray
-
-        from luthier.tuning.concurrency import max_concurrent
         from luthier.tuning.data import prepare_data
-        from luthier.tuning.journal import Journal
-        from luthier.tuning.record import SweepLog
-        from luthier.tuning.trial import TrialSpec
-        from luthier.tuning.tuner import run_trials, sweep_identity
 
         prepare_data(cfg, base_model_dir)
-        log = SweepLog(Journal(workdir / "sweep.jsonl", sweep_identity(cfg)), sweep_of(cfg).metric)
-        spec = TrialSpec(cfg, base_model_dir, workdir / "trials", marked(marks))
-        run_trials(spec, log, max_concurrent(cfg, ray.cluster_resources()))  # type: ignore[no-untyped-call]
+        run_our_trials(cfg, base_model_dir, workdir, marked(marks))
+
+
+def run_our_trials(cfg: RunConfig, base_model_dir: Path, workdir: Path, train: TrainTrial) -> SweepLog:
+    """The trials of a config's sweep in the open Ray session, as ``tune()`` runs them."""
+    import ray
+
+    from luthier.tuning.concurrency import max_concurrent
+    from luthier.tuning.journal import Journal
+    from luthier.tuning.tuner import run_trials, sweep_identity
+
+    log = SweepLog(Journal(workdir / "sweep.jsonl", sweep_identity(cfg)), sweep_of(cfg).metric)
+    spec = TrialSpec(cfg, base_model_dir, workdir / "trials", train)
+    run_trials(spec, log, max_concurrent(cfg, ray.cluster_resources()), on_progress=lambda told: None)  # type: ignore[no-untyped-call]
+    return log
 
 
 def marked(marks: Marks) -> TrainTrial:
