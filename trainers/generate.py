@@ -24,6 +24,7 @@ from luthier.trainers.prompts import (
     PromptBatch,
     answer_greedily,
     batch_prompts,
+    by_length,
     common_beginning,
     continue_with,
     plain_cache,
@@ -110,10 +111,8 @@ class Generator:
         """
         prompts = [self.tokenizer.prompt_ids(question.prompt) for question in questions]
         num_shared, cache = self._common_cache(prompts)
-        by_length = sorted(range(len(questions)), key=lambda index: len(prompts[index]))
         results: dict[int, Scored] = {}
-        for start in range(0, len(by_length), batch_size):
-            chosen = by_length[start : start + batch_size]
+        for chosen in by_length(prompts, batch_size):
             batch = batch_prompts([prompts[index] for index in chosen], num_shared, self.tokenizer.pad_id)
             scored = self._score_batch(
                 [questions[index] for index in chosen], batch.to(self.device), cache, max_new_tokens

@@ -10,7 +10,7 @@ T generated tokens.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,13 @@ def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
     first, limit = prompts[0], min(map(len, prompts)) - 1
     length = next((i for i in range(limit) if any(prompt[i] != first[i] for prompt in prompts)), limit)
     return length if length >= MIN_SHARED_TOKENS else 0
+
+
+def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Indices of prompts, batch by batch; those of like length together."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
 
 
 def batch_prompts(prompts: Sequence[Sequence[int]], num_shared: int, pad_id: int) -> PromptBatch:

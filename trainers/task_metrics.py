@@ -18,7 +18,15 @@ from luthier.trainers.evaluation import metrics
 from luthier.trainers.evaluation.labels import LabelSet
 from luthier.trainers.files import classes_of
 from luthier.trainers.metrics_stream import Metrics
-from luthier.trainers.prompts import answer_greedily, batch_prompts, common_beginning, plain_cache, prefill, widened
+from luthier.trainers.prompts import (
+    answer_greedily,
+    batch_prompts,
+    by_length,
+    common_beginning,
+    plain_cache,
+    prefill,
+    widened,
+)
 from luthier.trainers.strategies import Worker
 from luthier.trainers.tokens import IGNORE, ChatTokenizer, Encoded
 
@@ -93,10 +101,8 @@ class Answering:
             num_shared = 0
         else:
             prefill(model, cache, prompts[0][:num_shared], model.device)
-        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         said: dict[int, str] = {}
-        for start in range(0, len(prompts), self._batch_size):
-            chosen = by_length[start : start + self._batch_size]
+        for chosen in by_length(prompts, self._batch_size):
             said |= dict(zip(chosen, self._batch(model, [prompts[i] for i in chosen], num_shared, cache), strict=True))
         return [said[index] for index in range(len(prompts))]
 
