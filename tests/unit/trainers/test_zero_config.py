@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,19 @@ def test_deepspeeds_cpu_adam_steps_as_torchs_does() -> None:
             optimizer.step()
         stepped.append(weight.detach())
     torch.testing.assert_close(stepped[1], stepped[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("minutes", "is_dead"), [(1, False), (20, True)])
+def test_the_lock_of_a_build_that_was_killed_is_removed(
+    minutes: int, *, is_dead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from luthier.trainers.strategies.host_adam import _forget_dead_build
+
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    _forget_dead_build()  # nothing was ever built
+    (lock,) = [path / "lock" for path in tmp_path.rglob("cpu_adam")]
+    lock.touch()
+    then = time.time() - 60 * minutes
+    os.utime(lock, (then, then))
+    _forget_dead_build()
+    assert lock.exists() is not is_dead
