@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -204,15 +205,38 @@ def test_finalists_are_repeated_with_other_seeds_and_ranked_by_their_mean(
     assert len(again.record.trials) == 8
 
 
-def test_a_sweep_that_ended_is_not_run_again(make_config: MakeConfig, tmp_path: Path) -> None:
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def plant_pickles(sweep: Path, bomb: Bomb) -> None:
+    """Wherever Ray Tune or a trial leaves one, and where they would look for one."""
+    found = [path for path in sweep.rglob("*") if path.suffix in (".pkl", ".pt", ".pickle")]
+    expected = [sweep / "ray" / "tune" / name for name in ("tuner.pkl", "trainable.pkl", "searcher-state-1.pkl")]
+    for path in (*found, *expected):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pickle.dumps(bomb))
+
+
+def test_a_sweep_that_ended_is_not_run_again_and_nothing_is_unpickled(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = with_sweep(make_config(), {"num_samples": 3})
     first = swept(cfg, tmp_path / "sweep", stand_in())
+    plant_pickles(tmp_path / "sweep", Bomb(tmp_path / "went-off"))
     attempts = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/trials/*/attempts")}
     assert swept(cfg, tmp_path / "sweep", stand_in()) == first
     assert {path: path.stat().st_mtime_ns for path in attempts} == attempts
     more = swept(with_sweep(make_config(), {"num_samples": 5}), tmp_path / "sweep", stand_in())
     assert more[:3] == first
     assert len(more) == 5
+    assert not (tmp_path / "went-off").exists()
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "went-off")))
+    assert (tmp_path / "went-off").exists()  # it would have
 
 
 @pytest.mark.parametrize("scheduler", ["pbt", pytest.param("pb2", marks=pytest.mark.slow)])
