@@ -45,6 +45,7 @@ class LuthierSide:
         self._strategy = build_strategy(train, self._objective.loss(self._model), self._worker, num_steps=1000)
         self._parts = iter(_parts(cfg, work))
         self._step = 0
+        self._bf16 = train.bf16 is True
         self._model.train()
 
     def turn(self) -> Measured:
@@ -57,7 +58,7 @@ class LuthierSide:
 
     def final(self) -> Measured:
         """The loss on held-out rows."""
-        return {"final_loss": final_loss(self._model, self._work)}
+        return {"final_loss": final_loss(self._model, self._work, bf16=self._bf16)}
 
 
 def _parts(cfg: RunConfig, work: Workload) -> list[list[int]]:
@@ -88,8 +89,11 @@ class TrlSide:
         lora = LoraConfig(
             task_type="CAUSAL_LM", r=train.lora_r, lora_alpha=int(train.lora_alpha), target_modules="all-linear"
         )
+        self._bf16 = bool(settings["bf16"])
+        # As on our side: a frozen base in the type that it computes in, trained weights in float32.
+        dtype = torch.bfloat16 if self._bf16 and train.method == "lora" else torch.float32
         self._trainer: Any = SFTTrainer(
-            model=AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32),
+            model=AutoModelForCausalLM.from_pretrained(base_dir, dtype=dtype),
             args=SFTConfig(
                 output_dir=tempfile.mkdtemp(),
                 learning_rate=train.learning_rate,
@@ -125,7 +129,7 @@ class TrlSide:
 
     def final(self) -> Measured:
         """The loss on held-out rows."""
-        return {"final_loss": final_loss(self._trainer.model, self._work)}
+        return {"final_loss": final_loss(self._trainer.model, self._work, bf16=self._bf16)}
 
     def _train(self) -> None:
         try:
@@ -161,12 +165,13 @@ class _TakeTurns(TrainerCallback):  # type: ignore[misc]
 
 
 @torch.no_grad()
-def final_loss(model: Any, work: Workload) -> float:
+def final_loss(model: Any, work: Workload, *, bf16: bool) -> float:
     """Mean negative log-likelihood over the held-out rows' loss-bearing tokens, from all logits of a plain forward."""
     model.eval()
     total, tokens = 0.0, 0
     for row in work.held_out:
-        logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1].float()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1].float()
         targets = torch.tensor(row.labels[1:])
         total += float(functional.cross_entropy(logits, targets, reduction="sum"))
         tokens += row.num_loss_tokens
