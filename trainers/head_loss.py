@@ -20,7 +20,7 @@ from torch.nn import functional
 from luthier.trainers.fused import computable
 from luthier.trainers.verdicts import remembered
 
-CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 """Float32 logits of one chunk. On two Zen cores 32 to 256 MiB took equal time; a GPU needs more to be busy."""
 
 

@@ -104,9 +104,8 @@ class TrlSide:
                 logging_strategy="no",
                 disable_tqdm=True,
                 use_cpu=True,
-                train_sampling_strategy="sequential",
                 seed=cfg.seed,
-                **settings,
+                **{"train_sampling_strategy": "sequential", **settings},
             ),
             train_dataset=Dataset.from_list(
                 [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in work.train]
