@@ -95,12 +95,13 @@ def forget_the_generators(workdir: Path) -> None:
     index_path.write_text(json.dumps(index))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "before_rerun", "is_same"),
     [
         ("ddp", leave_alone, True),
-        pytest.param("z2", leave_alone, True, marks=pytest.mark.slow),
-        pytest.param("ddp", forget_the_generators, False, marks=pytest.mark.slow),
+        ("z2", leave_alone, True),
+        ("ddp", forget_the_generators, False),
     ],
     ids=["ddp", "z2", "control: generators are forgotten"],
 )

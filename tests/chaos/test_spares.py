@@ -28,6 +28,7 @@ def standing_by(file: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_the_first_workers_are_processes_that_were_started_before_ray_train(
     config_at: ConfigAt, shallow_base_dir: Path, tmp_path: Path
 ) -> None:

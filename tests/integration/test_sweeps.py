@@ -239,7 +239,8 @@ def test_a_sweep_that_ended_is_not_run_again_and_nothing_is_unpickled(make_confi
     assert (tmp_path / "went-off").exists()  # it would have
 
 
-@pytest.mark.parametrize("scheduler", ["pbt", pytest.param("pb2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["pbt", "pb2"])
 def test_a_population_exchanges_real_weights(
     scheduler: str, make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def stand_in_group() -> TrainTrial:
     return train
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_of_several_workers_ends_with_its_workers(tmp_path: Path) -> None:
     space = {"train.learning_rate": {"type": "grid", "values": [1e-3, 1e-5, 1e-3]}}
     cfg = config(tmp_path, {"search_space": space, "num_samples": 1}, num_workers=2)
