@@ -20,8 +20,8 @@ from torch.nn import functional
 from luthier.trainers.fused import computable
 from luthier.trainers.verdicts import remembered
 
-CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
-"""Float32 logits of one chunk. On two Zen cores 32 to 256 MiB took equal time; a GPU needs more to be busy."""
+CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
+"""Float32 logits of one chunk. On two cores 16 to 256 MiB took equal time; a GPU needs more to be busy."""
 
 
 def linear_cross_entropy(
