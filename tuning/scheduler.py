@@ -56,12 +56,12 @@ class _Reasoned(TrialScheduler):
         """The scheduler's decision, noted where it is to stop."""
         decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[safe-super]
         if decision == TrialScheduler.STOP:
-            self.reasons[trial.trial_id] = _fell_behind(str(self.metric), result)
+            self._note(trial, result)
         return decision
 
-
-def _fell_behind(metric: str, result: dict[str, Any]) -> str:
-    return f"{metric} {result[metric]:.4g} fell behind at validation {result[_TIME]}"
+    def _note(self, trial: Trial, result: dict[str, Any]) -> None:
+        metric = str(self.metric)
+        self.reasons[trial.trial_id] = f"{metric} {result[metric]:.4g} fell behind at validation {result[_TIME]}"
 
 
 class _Past:
@@ -118,7 +118,7 @@ class Median(_Reasoned, MedianStoppingRule):
             self._results[trial].extend(past)
 
 
-class HyperBand(HyperBandScheduler):
+class HyperBand(_Reasoned, HyperBandScheduler):
     """HyperBand (Li et al. 2018): brackets of trials that wait for one another.
 
     A waiting trial holds no resources, and a bracket is halved once all of its trials have got as far; so Ray Tune must be
@@ -131,15 +131,8 @@ class HyperBand(HyperBandScheduler):
 
     def __init__(self, tune: TuneConfig, max_validations: int) -> None:
         super().__init__(time_attr=_TIME, max_t=max_validations, reduction_factor=tune.reduction_factor)
-        self.reasons: dict[str, str] = {}
+        self.reasons = {}
         self._max_validations = max_validations
-
-    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        """The decision on a trial whose result may be the one that its bracket waited for."""
-        decision: str = super().on_trial_result(tune_controller, trial, result)
-        if decision == TrialScheduler.STOP:
-            self._note(trial, result)
-        return decision
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """A trial that leaves its bracket: at its end, by a failure, or, while it waits, because its bracket is halved.
@@ -161,7 +154,7 @@ class HyperBand(HyperBandScheduler):
 
     def _note(self, trial: Trial, result: dict[str, Any]) -> None:
         if result[_TIME] < self._max_validations:
-            self.reasons[trial.trial_id] = _fell_behind(str(self._metric), result)
+            super()._note(trial, result)
 
 
 class Pbt(PopulationBasedTraining):

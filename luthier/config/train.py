@@ -221,7 +221,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _settings_fit(self) -> TrainConfig:
-        for problem in misfits(self):
+        if problem := next(misfits(self), None):
             raise ValueError(problem)
         return self
 

@@ -22,9 +22,9 @@ def host_adam(optimizer: torch.optim.AdamW) -> torch.optim.Optimizer:
     """
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-    _forget_dead_build()
     settings = {name: optimizer.defaults[name] for name in ("lr", "betas", "eps")}
     try:
+        _forget_dead_build()
         built: torch.optim.Optimizer = DeepSpeedCPUAdam(optimizer.param_groups, adamw_mode=True, **settings)
     except Exception as error:  # a missing compiler, header or library: DeepSpeed raises what its build does
         log.warning("DeepSpeed's CPU Adam can't be built here (%s); torch's AdamW is used, which is slower.", error)
