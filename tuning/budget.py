@@ -10,6 +10,9 @@ from luthier.config.tune import Budget
 from luthier.tuning.record import SweepLog, accelerator_hours
 from luthier.tuning.recorder import SweepRecorder
 
+_RESERVE = 1.5
+"""Times the longest wait so far: the last one may be longer than every one before it."""
+
 
 class BudgetStopper(Stopper):
     """Ends all trials while what is left still covers the wait for their next validation, at which they stop.
@@ -43,7 +46,7 @@ class BudgetStopper(Stopper):
         return self.ended_by is not None
 
     def _used_up(self) -> str | None:
-        wait_s = self._recorder.longest_wait_s
+        wait_s = _RESERVE * self._recorder.longest_wait_s
         wall_s = self._log.record.past_wall_s + self._log.wall_s + wait_s
         limit = self._budget.wall_hours
         if limit is not None and wall_s >= limit * 3600:
