@@ -170,12 +170,11 @@ def stand_in_group() -> TrainTrial:
 def test_a_stopped_trial_of_several_workers_ends_with_its_workers(tmp_path: Path) -> None:
     space = {"train.learning_rate": {"type": "grid", "values": [1e-3, 1e-5, 1e-3]}}
     cfg = config(tmp_path, {"search_space": space, "num_samples": 1}, num_workers=2)
-    began = time.monotonic()
     trials = sweep(cfg, tmp_path, stand_in_group())
     assert [trial.status for trial in trials] == ["finished", "stopped", "finished"]
-    assert time.monotonic() - began < 90
     beats = {path: path.read_text() for path in tmp_path.glob("trials/*/beat-*")}
     assert len(beats) == 6
+    assert all(int(beats[path].split()[0]) < 40 for path in tmp_path.glob("trials/trial-002/beat-*"))  # ended early
     time.sleep(1.0)
     assert {path: path.read_text() for path in beats} == beats
     assert not list(tmp_path.glob("trials/*/checkpoints"))
