@@ -1,14 +1,14 @@
-"""Four LoRA trials on one base in one process, against one process per trial, on the quickstart's model and data.
+"""LoRA trials four to a base, against one process per trial, on the quickstart's model and data.
 
-The peer is the trainers' own loop: a process for each trial with its own copy of the base. A machine's cores can be
-divided among them in three ways, all of which take turns with the shared base on the same rows, and the fastest is the
-peer: all four at a time with a thread each, as many at a time as there are cores with a thread each, and one at a time
-with all threads.
+Together, each core has a process that trains four trials on one copy of the base with one thread, as a sweep's defaults
+have it. The peer is the trainers' own loop: a process for each trial with its own copy of the base. A machine's cores can be
+divided among these in three ways, and the fastest is the peer: four at a time with a thread each, as many at a time as
+there are cores with a thread each, and one at a time with all threads. All ways take turns.
 
-    throughput_mb1   tokens a second of all four trials, together / fastest way apart, one row per micro-batch
+    throughput_mb1   tokens a second of all trials, together / fastest way apart, one row per micro-batch
     throughput_mb4   the same with four rows
-    memory           peak resident bytes, together / sum over the four processes, micro-batches of four rows (lower is
-                     better); pages that processes share are divided among them
+    memory           peak resident bytes of four trials, in one process / sum over four processes, micro-batches of four
+                     rows (lower is better); pages that processes share are divided among them
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from luthier.config import RunConfig
 Speeds = dict[str, list[float]]
 """Tokens a second by turn, for each way of running the trials."""
 
+Peaks = tuple[float, list[float]]
+"""Bytes of the process of four trials, and of each trial's own."""
+
 TRIALS = 4
 SIZES = {1: 2, 4: 1}
 """Rows of a micro-batch, and optimizer steps of each trial in a turn with them."""
@@ -58,15 +61,14 @@ def trial(number: int, rows: int) -> RunConfig:
     """One of the trials: ranks, rates and seeds differ."""
     return base_config(
         f"seed={number}",
-        f"train.lora_r={(8, 16, 8, 16)[number]}",
-        f"train.learning_rate={(2e-4, 5e-4, 1e-3, 2e-3)[number]}",
+        f"train.lora_r={(8, 16)[number % 2]}",
+        f"train.learning_rate={(2e-4, 5e-4, 1e-3, 2e-3)[number % 4]}",
         f"train.per_device_train_batch_size={rows}",
         "train.num_workers=1",
         "train.max_steps=1000",
         "train.eval_steps=1000",
         "train.logging_steps=1000",
         "train.lr_scheduler_type=constant",
-        f"train.resources_per_worker={{CPU: {os.cpu_count() or 1}}}",
     )
 
 
@@ -80,23 +82,23 @@ def prepare(cfg: RunConfig) -> None:
         make_job(cfg, prepare_base(cfg.model, offline=True), Path(directory))
 
 
-def measure(rounds: int) -> tuple[dict[int, Speeds], dict[str, float], dict[str, Any]]:
-    """Tokens a second of each way by turn, for each size; peak bytes of each process; what it was measured with."""
+def measure(rounds: int) -> tuple[dict[int, Speeds], Peaks, dict[str, Any]]:
+    """Tokens a second of each way by turn, for each size; peaks; what it was measured with."""
     cores = os.cpu_count() or 1
-    makes: dict[str, Any] = {"together": (TogetherSide, ())}
+    makes: dict[str, Any] = {f"group {number}": (TogetherSide, (number * TRIALS,)) for number in range(cores)}
     makes |= {f"trial {number}": (AloneSide, (number,)) for number in range(TRIALS)}
     # Nothing is preloaded: each trial's process would import by itself.
     sides = start_sides(makes, preload=[])
-    shared, apart = sides["together"], [side for name, side in sides.items() if name != "together"]
+    groups, apart = list(sides.values())[:cores], list(sides.values())[cores:]
     ways = {
-        "together": partial(timed, [shared], 1, "turn"),
+        "together": partial(timed, groups, cores, "turn"),
         f"apart, {TRIALS} at a time": partial(timed, apart, TRIALS, "all_at_a_time"),
         f"apart, {cores} at a time": partial(timed, apart, cores, "one_per_core"),
         "apart, 1 at a time": partial(timed, apart, 1, "with_all_threads"),
     }
     speeds: dict[int, Speeds] = {rows: {name: [] for name in ways} for rows in SIZES}
     try:
-        for some in (apart[:2], apart[2:], [shared]):
+        for some in (apart[:2], apart[2:], groups):
             ask_all(some, "make")
         for rows, found in speeds.items():
             began = time.monotonic()
@@ -108,8 +110,8 @@ def measure(rounds: int) -> tuple[dict[int, Speeds], dict[str, float], dict[str,
                         found[name].append(speed)
             show(rows, found)
             print(f"took {time.monotonic() - began:.0f} s", flush=True)
-        _, peaks = ask_all(list(sides.values()), "peak")
-        losses, *theirs = (side.ask("first_losses") for side in sides.values())
+        _, (peak, *peaks) = ask_all([groups[0], *apart], "peak")
+        losses, *theirs = (side.ask("first_losses") for side in (groups[0], *apart))
     finally:
         for side in sides.values():
             side.process.terminate()
@@ -118,14 +120,14 @@ def measure(rounds: int) -> tuple[dict[int, Speeds], dict[str, float], dict[str,
         "model": "SmolLM2-135M-Instruct",
         "data": "debian-sections",
         "precision": "bfloat16" if losses["bf16"] else "float32 on all sides: no bfloat16 products on this processor",
-        "trials": TRIALS,
+        "trials_to_a_base": TRIALS,
         "cores": cores,
         "rounds": rounds,
         "largest_difference_of_first_losses": max(
             abs(losses[key] - loss) for one in theirs for key, loss in one.items()
         ),
     }
-    return speeds, {name: one["peak_bytes"] for name, one in zip(sides, peaks, strict=True)}, settings
+    return speeds, (peak["peak_bytes"], [one["peak_bytes"] for one in peaks]), settings
 
 
 def timed(sides: list[Side], at_a_time: int, request: str) -> float:
@@ -148,9 +150,9 @@ def throughput(rows: int, speeds: Speeds, settings: dict[str, Any]) -> dict[str,
     return figures | {"settings": {**settings, "rows": rows, "peer": peer, "tokens_per_s": medians}}
 
 
-def memory_ratio(peaks: dict[str, float], settings: dict[str, Any]) -> dict[str, Any]:
-    """The one process to all others, and in the settings to half of them."""
-    together, apart = peaks["together"], [peak for name, peak in peaks.items() if name != "together"]
+def memory_ratio(peaks: Peaks, settings: dict[str, Any]) -> dict[str, Any]:
+    """The one process to all four, and in the settings to half of them."""
+    together, apart = peaks
     ratio = round(together / sum(apart), 3)
     figures = {"name": "memory", "ratio": ratio, "low": ratio, "high": ratio, "target": TARGETS["memory"]}
     sizes = {"together_bytes": together, "apart_bytes": apart, "to_two_processes": round(together / sum(apart[:2]), 3)}
@@ -165,16 +167,21 @@ def show(rows: int, speeds: Speeds) -> None:
 
 
 class TogetherSide:
-    """All trials on one base."""
+    """Four trials on one base, with one thread.
 
-    def __init__(self) -> None:
+    Args:
+        first: Number of the first trial.
+    """
+
+    def __init__(self, first: int) -> None:
         import torch
 
         from luthier.trainers.base_model import prepare_base
         from luthier.trainers.together import Together
 
-        torch.set_num_threads(os.cpu_count() or 1)
-        cfg = trial(0, 1)
+        torch.set_num_threads(1)
+        cfg = trial(first, 1)
+        self._numbers = range(first, first + TRIALS)
         self._group = Together(prepare_base(cfg.model, offline=True), cfg)
         self._workdir = tempfile.TemporaryDirectory()
         self._sizes = iter(SIZES.items())
@@ -185,7 +192,7 @@ class TogetherSide:
         for number in self._group.members:
             self._group.leave(number)
         rows, self._steps = next(self._sizes)
-        for number in range(TRIALS):
+        for number in self._numbers:
             self._group.join(trial(number, rows), Path(self._workdir.name) / f"{rows}-{number}")
         self._members = list(self._group.members.values())
         return {}
@@ -197,7 +204,8 @@ class TogetherSide:
             self._group.round()
             tokens += sum(member.last["tokens"] for member in self._members)
             if not self._first:
-                self._first = {str(number): member.last["loss"] for number, member in enumerate(self._members)}
+                losses = [member.last["loss"] for member in self._members]
+                self._first = dict(zip(map(str, self._numbers), losses, strict=True))
         return {"tokens": tokens}
 
     def first_losses(self) -> Measured:

@@ -4,13 +4,12 @@ Each replacement is an autograd function of the very products that the layer mak
 activations computed again. Which modules get one is decided by what they are; a module that deviates keeps its own
 forward pass.
 
-Shape legend: T tokens, M of them in a slice, I inputs, O outputs, R rank.
+Shape legend: T tokens, I inputs, O outputs, R rank.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,8 +62,8 @@ def _is_gated(module: nn.Module) -> bool:
 def _lora_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     if args or kwargs or not _usable_lora(layer):
         return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
-    weight_OI, bias_O, *pair = _lora_weights(layer)
-    return lora_linear(x, weight_OI, bias_O, [(slice(None), _scale(layer))], pair)  # type: ignore[arg-type]
+    weight_OI, bias_O, a_RI, b_OR = _lora_weights(layer)
+    return lora_linear(x, weight_OI, bias_O, a_RI, b_OR, _scale(layer))  # type: ignore[arg-type]
 
 
 def _usable_lora(layer: Any) -> bool:
@@ -102,20 +101,21 @@ def lora_linear(
     x: torch.Tensor,
     weight_OI: torch.Tensor,
     bias_O: torch.Tensor | None,
-    told: Sequence[tuple[slice, float]],
-    pairs: Sequence[torch.Tensor],
+    a_RI: torch.Tensor,
+    b_OR: torch.Tensor,
+    scale: float | torch.Tensor,
 ) -> torch.Tensor:
-    """``x W^T + b``, and for each slice of the tokens ``+ s (x A^T) B^T`` (Hu et al. 2021).
+    """``x W^T + b + s (x A^T) B^T`` (Hu et al. 2021).
 
     Args:
         x: Inputs; all but the last dimension are tokens.
         weight_OI: Frozen.
         bias_O: Frozen, or None.
-        told: Tokens of each slice, none in two slices, and its s.
-        pairs: A and B of the first slice, then those of the next.
+        a_RI: A.
+        b_OR: B.
+        scale: s; or T x R of them, one for each token and rank, in the type that is computed in.
     """
-    tensors = computable(x, weight_OI, bias_O, *pairs)
-    out: torch.Tensor = _LoraLinear.apply(*tensors[:3], tuple(told), *tensors[3:])  # type: ignore[no-untyped-call]
+    out: torch.Tensor = _LoraLinear.apply(*computable(x, weight_OI, bias_O, a_RI, b_OR), scale)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -128,37 +128,29 @@ class _LoraLinear(torch.autograd.Function):
         x: torch.Tensor,
         weight_OI: torch.Tensor,
         bias_O: torch.Tensor | None,
-        told: tuple[tuple[slice, float], ...],
-        *pairs: torch.Tensor,
+        a_RI: torch.Tensor,
+        b_OR: torch.Tensor,
+        scale: float | torch.Tensor,
     ) -> torch.Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
-        downs = []
         with torch.autocast(x.device.type, enabled=False):
             out_TO = functional.linear(x_TI, weight_OI, bias_O)
-            for (tokens, scale), a_RI, b_OR in zip(told, pairs[::2], pairs[1::2], strict=True):
-                down_MR = x_TI[tokens] @ a_RI.t()
-                out_TO[tokens].addmm_(down_MR, b_OR.t(), alpha=scale)
-                downs.append(down_MR)
-        ctx.save_for_backward(x_TI, weight_OI, *pairs, *downs)
-        ctx.told, ctx.shape = told, x.shape
+            down_TR = (x_TI @ a_RI.t()).mul_(scale)
+            out_TO.addmm_(down_TR, b_OR.t())
+        ctx.save_for_backward(x_TI, weight_OI, a_RI, b_OR, down_TR)
+        ctx.scale, ctx.shape = scale, x.shape
         return out_TO.view(*x.shape[:-1], -1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x_TI, weight_OI, *rest = ctx.saved_tensors
-        number = len(ctx.told)
-        pairs, downs = rest[: 2 * number], rest[2 * number :]
+        x_TI, weight_OI, a_RI, b_OR, down_TR = ctx.saved_tensors
         d_out_TO = d_out.reshape(-1, d_out.shape[-1])
-        d_x_TI = d_out_TO @ weight_OI if ctx.needs_input_grad[0] else None
-        d_pairs: list[torch.Tensor] = []
-        for (tokens, scale), a_RI, b_OR, down_MR in zip(ctx.told, pairs[::2], pairs[1::2], downs, strict=True):
-            d_out_MO = d_out_TO[tokens]
-            d_down_MR = (d_out_MO @ b_OR).mul_(scale)
-            d_pairs += (d_down_MR.t() @ x_TI[tokens], (d_out_MO.t() @ down_MR).mul_(scale))
-            if d_x_TI is not None:
-                d_x_TI[tokens].addmm_(d_down_MR, a_RI)
-        return None if d_x_TI is None else d_x_TI.view(ctx.shape), None, None, None, *d_pairs
+        d_down_TR = (d_out_TO @ b_OR).mul_(ctx.scale)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = (d_out_TO @ weight_OI).addmm_(d_down_TR, a_RI).view(ctx.shape)
+        return d_x, None, None, d_down_TR.t() @ x_TI, d_out_TO.t() @ down_TR, None
 
 
 def _gated_forward(layer: Any, x: torch.Tensor) -> torch.Tensor:

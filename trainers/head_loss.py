@@ -10,7 +10,7 @@ Shape legend: N loss-bearing tokens, C of them in a chunk, H hidden size, V voca
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -192,14 +192,12 @@ class Head:
         hidden_NH = self._hidden(inputs)[has_loss_K]
         return linear_cross_entropy(hidden_NH, linear.weight, linear.bias, targets_N)
 
-    def passing(self) -> AbstractContextManager[None]:
-        """The model returns as its logits what it hands to its head, for the length of a block and for all threads."""
-        return _passing_through(self._causal.get_output_embeddings(), 1.0)
-
-    def token_losses(self, hidden_NH: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        """Loss of each of N tokens from what the model hands to its head, which is frozen."""
+    def token_losses(
+        self, inputs: dict[str, Any], has_loss_K: torch.Tensor, targets_N: torch.Tensor
+    ) -> torch.Tensor:
+        """The same for each of N tokens; the head is frozen."""
         linear = self._causal.get_output_embeddings()
-        return token_cross_entropies(hidden_NH, linear.weight, linear.bias, targets_N)
+        return token_cross_entropies(self._hidden(inputs)[has_loss_K], linear.weight, linear.bias, targets_N)
 
     def _hidden(self, inputs: dict[str, Any], factor: float = 1.0) -> torch.Tensor:
         """What the model hands to its head, with all that it would do to the logits (Granite and Cohere scale them)."""

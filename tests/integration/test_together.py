@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from luthier.config import RunConfig
 from luthier.errors import ConfigError, TrainingDiverged
 from luthier.trainers.inprocess import train_in_process
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, read_metrics
-from luthier.trainers.together import Together, Told, lanes, shared_base
+from luthier.trainers.together import Together, Told, shared_base
 from luthier.trainers.together.sliced import Slice
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -101,14 +100,6 @@ def train_together(configs: Mapping[str, RunConfig], base: Path, directory: Path
     return weights
 
 
-def with_threads(configs: Mapping[str, RunConfig], threads: int) -> dict[str, RunConfig]:
-    """The same runs on a worker of so many CPUs."""
-    update = {"resources_per_worker": {"CPU": float(threads)}}
-    return {
-        name: cfg.model_copy(update={"train": cfg.train.model_copy(update=update)}) for name, cfg in configs.items()
-    }
-
-
 def difference(rows: list[Metrics], expected: list[Metrics]) -> float:
     """The largest share by which any figure of any step is off, times left out."""
     assert [row.keys() for row in rows] == [row.keys() for row in expected]
@@ -118,17 +109,10 @@ def difference(rows: list[Metrics], expected: list[Metrics]) -> float:
     return max(abs(one - other) / max(abs(other), 1e-6) for one, other in pairs)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 def test_each_run_learns_what_it_learns_alone(
-    configs: dict[str, RunConfig],
-    alone: dict[str, Path],
-    shallow_base_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    threads: int,
+    configs: dict[str, RunConfig], alone: dict[str, Path], shallow_base_dir: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(lanes, "MAX_UNEVEN", math.inf)  # several threads divide the runs, however unlike these are
-    weights = train_together(with_threads(configs, threads), shallow_base_dir, tmp_path)
+    weights = train_together(configs, shallow_base_dir, tmp_path)
     for name in configs:
         rows, expected = read_metrics(tmp_path / name / FILE_NAME), read_metrics(alone[name] / FILE_NAME)
         if name == "leaves":

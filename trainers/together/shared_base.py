@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,10 @@ from luthier.trainers.batches import Batch
 from luthier.trainers.flat import Layout
 from luthier.trainers.flat_attention import why_not_flat
 from luthier.trainers.head_loss import Head
-from luthier.trainers.inprocess import worker_threads
 from luthier.trainers.loss import inputs_of, targets_of
 from luthier.trainers.model import load_base
 from luthier.trainers.speed import speed_up
 from luthier.trainers.together.adapter import NewAdapter, draw_adapter
-from luthier.trainers.together.lanes import Lanes
 from luthier.trainers.together.sliced import Adapter, Slice, Slices, slice_layers
 from luthier.trainers.tokens import IGNORE, ChatTokenizer
 
@@ -80,7 +77,6 @@ class SharedBase:
         self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
         self._slices = Slices()
         self._head = Head(self.model)
-        self._lanes = Lanes(worker_threads(cfg) if self.device.type == "cpu" else 1)
 
     def new_adapter(self, cfg: RunConfig) -> NewAdapter:
         """A run's adapter; the layers that it needs are ready for it."""
@@ -89,24 +85,23 @@ class SharedBase:
         return adapter
 
     def learn(self, shares: Sequence[Share]) -> list[torch.Tensor]:
-        """Add each adapter's gradient of its own mean loss, all in as few passes over the base as threads allow.
+        """Add each adapter's gradient of its own mean loss, all in one pass, or in one for each where that makes no numbers.
+
+        All adapters' products are one product, in which zeros keep a token from other adapters; and zero times infinity
+        is no number.
 
         Returns:
             The summed loss of each share in nats, detached.
         """
-        lanes = self._lanes.deal([share.batch.input_ids_BS.shape[1] for share in shares])
-        usable = self._head.usable()
-        with self._head.passing() if usable else nullcontext():
-            found = self._lanes.run(lanes, lambda lane: self._learn([shares[place] for place in lane], usable))
-        by_place = {
-            place: loss
-            for lane, losses in zip(lanes, found, strict=True)
-            for place, loss in zip(lane, losses, strict=True)
-        }
-        return [by_place[place] for place in range(len(shares))]
+        losses, gradients = self._pass(shares)
+        if len(shares) > 1 and not bool(nn.utils.get_total_norm(gradients.values()).isfinite()):
+            return [loss for share in shares for loss in self.learn([share])]
+        for weight, gradient in gradients.items():
+            weight.grad = gradient.contiguous() if weight.grad is None else weight.grad.add_(gradient)
+        return losses
 
-    def _learn(self, shares: Sequence[Share], head_passes: bool) -> list[torch.Tensor]:
-        """One forward and one backward pass.
+    def _pass(self, shares: Sequence[Share]) -> tuple[list[torch.Tensor], dict[nn.Parameter, torch.Tensor]]:
+        """One forward and one backward pass: the summed loss of each share, and the gradients of all.
 
         A loss depends on no other adapter than its own, so the gradients of a sum are those that each has alone.
         """
@@ -114,17 +109,19 @@ class SharedBase:
         targets_1K, kept_K = targets_of(batch)
         has_loss_1K = targets_1K != IGNORE
         targets_N = targets_1K[has_loss_1K]
+        inputs = inputs_of(batch, kept_K)
+        usable = self._head.usable()
         with self.autocast, self._slices.set(_side_by_side(shares)):
-            # Hidden states, where the head passes them through.
-            logits_NV = self.model(**inputs_of(batch, kept_K)).logits[has_loss_1K]
-            if head_passes:
-                losses_N = self._head.token_losses(logits_NV, targets_N)
+            if usable:
+                losses_N = self._head.token_losses(inputs, has_loss_1K, targets_N)
             else:
+                logits_NV = self.model(**inputs).logits[has_loss_1K]
                 losses_N = functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
         losses = [own.sum() for own in torch.split(losses_N, [share.batch.num_loss_tokens for share in shares])]
         means = [loss / share.num_loss_tokens for loss, share in zip(losses, shares, strict=True)]
-        torch.stack(means).sum().backward()  # type: ignore[no-untyped-call]
-        return [loss.detach() for loss in losses]
+        weights = [weight for share in shares for pair in share.adapter.values() for weight in (pair.a_RI, pair.b_OR)]
+        gradients = torch.autograd.grad(torch.stack(means).sum(), weights)
+        return [loss.detach() for loss in losses], dict(zip(weights, gradients, strict=True))
 
     def under(self, adapter: Adapter, loss: nn.Module) -> nn.Module:
         """A loss of the base that uses one adapter for all tokens."""

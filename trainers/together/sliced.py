@@ -1,17 +1,19 @@
 """Linear layers that multiply all tokens by one frozen weight, and each run's tokens by that run's own adapter.
 
-The tokens of a run lie one behind the other, so an adapter works on a slice of them.
+The tokens of a run lie one behind the other, so an adapter works on a slice of them. Products with few tokens or a low rank
+cost about the same as larger ones, so the adapters of all runs are one pair whose ranks lie one behind the other, and zeros
+keep a token from the ranks of other runs.
 
-Shape legend: T tokens of all runs, M tokens of one run, I inputs, O outputs, R rank.
+Shape legend: T tokens of all runs, I inputs, O outputs, R rank of one run, or the sum over all.
 """
 
 from __future__ import annotations
 
-import threading
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -53,11 +55,8 @@ class Slice:
     adapter: Adapter
 
 
-class Slices(threading.local):
-    """Which tokens get which adapter; all layers of a model read the same one. None get any at first.
-
-    Each thread has its own, so that several can run the model at a time.
-    """
+class Slices:
+    """Which tokens get which adapter; all layers of a model read the same one. None get any at first."""
 
     def __init__(self) -> None:
         self._slices: tuple[Slice, ...] = ()
@@ -102,7 +101,38 @@ def sliced_linear(
         x: Inputs; all but the last dimension are tokens.
         weight_OI: Frozen.
         bias_O: Frozen, or None.
-        slices: Tokens, none in two slices, and what is added for them.
+        slices: Tokens, none in two slices, and what is added for them. What is no number in one makes it so in all.
     """
-    pairs = [weight for _, pair in slices for weight in (pair.a_RI, pair.b_OR)]
-    return lora_linear(x, weight_OI, bias_O, [(tokens, pair.scale) for tokens, pair in slices], pairs)
+    if len(slices) == 1 and slices[0][0] == slice(None):
+        ((_, pair),) = slices
+        return lora_linear(x, weight_OI, bias_O, pair.a_RI, pair.b_OR, pair.scale)
+    num_tokens = x.numel() // x.shape[-1]
+    blocks = tuple((*tokens.indices(num_tokens)[:2], pair.b_OR.shape[1], pair.scale) for tokens, pair in slices)
+    return lora_linear(
+        x,
+        weight_OI,
+        bias_O,
+        torch.cat([pair.a_RI for _, pair in slices]),
+        torch.cat([pair.b_OR for _, pair in slices], dim=1),
+        _scales(blocks, num_tokens, weight_OI.dtype, x.device),
+    )
+
+
+@lru_cache(maxsize=16)
+def _scales(
+    blocks: tuple[tuple[int, int, int, float], ...], num_tokens: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """T x R scales of adapters whose ranks lie one behind the other: 0 where a rank is not of the token's adapter.
+
+    Args:
+        blocks: First token, end, rank and scale of each adapter.
+        num_tokens: T.
+        dtype: In which they are computed.
+        device: Where.
+    """
+    scales_TR = torch.zeros(num_tokens, sum(rank for _, _, rank, _ in blocks), dtype=dtype, device=device)
+    at = 0
+    for start, end, rank, scale in blocks:
+        scales_TR[start:end, at : at + rank] = scale
+        at += rank
+    return scales_TR
