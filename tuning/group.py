@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from luthier.tuning.trial import Report, TrainTrial
 
 _WATCHERS = 64
 """Calls that an actor answers at a time: each trial waits in one."""
+_RETRY_S = 1.0
+"""Until a trial asks again for a seat: one whose process died keeps its own until it is trained to its end."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,16 @@ class AdapterGroup:
     Args:
         cfg: The trials' config before any value is drawn.
         base_model_dir: The prepared base model.
+        seats: Trials that may be in at a time.
         threads: For torch.
     """
 
-    def __init__(self, cfg: RunConfig, base_model_dir: Path, threads: int) -> None:
+    def __init__(self, cfg: RunConfig, base_model_dir: Path, seats: int, threads: int) -> None:
         from luthier.trainers.together import Together
 
         self._together = Together(base_model_dir, cfg)
+        self._seats = seats
+        self._joining = threading.Lock()
         self._threads = threads
         self._told: dict[int, queue.SimpleQueue[Heard]] = {}
         self._left: set[int] = set()
@@ -58,14 +65,17 @@ class AdapterGroup:
         self._broken: LuthierError | None = None
         threading.Thread(target=self._train, daemon=True, name="rounds").start()
 
-    def join(self, cfg: RunConfig, workdir: Path) -> int:
-        """Take a trial in from the next round on; its number.
+    def join(self, cfg: RunConfig, workdir: Path) -> int | None:
+        """Take a trial in from the next round on; its number, or None where no seat is free.
 
         Raises:
             ConfigError: It can't be trained with the others.
             TrainingFailed: The group's training broke off.
         """
-        number = self._together.join(cfg, workdir)
+        with self._joining:
+            if len(self._together.members) >= self._seats:
+                return None
+            number = self._together.join(cfg, workdir)
         with self._changed:
             self._queue(number)
             self._refuse_if_broken(number)
@@ -123,17 +133,18 @@ class AdapterGroup:
 
 
 @contextmanager
-def groups_of(cfg: RunConfig, base_model_dir: Path, count: int) -> Iterator[list[Any]]:
+def groups_of(cfg: RunConfig, base_model_dir: Path, count: int, seats: int) -> Iterator[list[Any]]:
     """New groups' handles, for the length of a block: what Tune keeps of a sweep would hold them beyond its end.
 
     Args:
         cfg: The trials' config before any value is drawn; each group reserves its ``train.resources_per_worker``.
         base_model_dir: The prepared base model.
         count: Groups.
+        seats: Trials of each at a time.
     """
     import ray
 
-    groups = [_start(cfg, base_model_dir) for _ in range(count)]
+    groups = [_start(cfg, base_model_dir, seats) for _ in range(count)]
     try:
         yield groups
     finally:
@@ -141,7 +152,7 @@ def groups_of(cfg: RunConfig, base_model_dir: Path, count: int) -> Iterator[list
             ray.kill(group)
 
 
-def _start(cfg: RunConfig, base_model_dir: Path) -> Any:
+def _start(cfg: RunConfig, base_model_dir: Path, seats: int) -> Any:
     import ray
 
     from luthier.trainers.inprocess import worker_threads
@@ -153,11 +164,11 @@ def _start(cfg: RunConfig, base_model_dir: Path) -> Any:
         num_gpus=wanted.pop("GPU", 0.0),
         resources=wanted,
         max_concurrency=_WATCHERS,
-    ).remote(cfg, base_model_dir, worker_threads(cfg))
+    ).remote(cfg, base_model_dir, seats, worker_threads(cfg))
 
 
 def train_in_group(*groups: Any) -> TrainTrial:
-    """Training of a trial inside that group which has the fewest at the time.
+    """Training of a trial inside that group which has the fewest at the time, of those with a seat.
 
     Args:
         groups: From :func:`groups_of`; made with the base model of the trials.
@@ -169,9 +180,7 @@ def train_in_group(*groups: Any) -> TrainTrial:
         del base_model_dir, adopted  # the groups have the one, and write none of the other
         import ray
 
-        sizes = _answers([group.num_members.remote() for group in groups])
-        group = groups[sizes.index(min(sizes))]
-        (number,) = _answers([group.join.remote(cfg, workdir)])
+        group, number = _seated(groups, cfg, workdir)
         try:
             is_last = False
             while not is_last:
@@ -184,6 +193,17 @@ def train_in_group(*groups: Any) -> TrainTrial:
             ray.wait([group.leave.remote(number)])  # before the trial's files are removed
 
     return train
+
+
+def _seated(groups: Sequence[Any], cfg: RunConfig, workdir: Path) -> tuple[Any, int]:
+    """The group that a trial is in from here on, and its number there."""
+    while True:
+        sizes = _answers([group.num_members.remote() for group in groups])
+        for _, group in sorted(zip(sizes, groups, strict=True), key=itemgetter(0)):
+            (number,) = _answers([group.join.remote(cfg, workdir)])
+            if number is not None:
+                return group, number
+        time.sleep(_RETRY_S)
 
 
 def _answers(calls: list[Any]) -> list[Any]:

@@ -109,7 +109,9 @@ def tune(
 def _trial_spec(cfg: RunConfig, base_model_dir: Path, workdir: Path, concurrent: int) -> Iterator[TrialSpec]:
     from luthier.tuning.group import groups_of, train_in_group
 
-    with groups_of(trial_config(cfg, {}), base_model_dir, num_groups(sweep_of(cfg), concurrent)) as groups:
+    settings = sweep_of(cfg)
+    seats = settings.adapters_together or 0
+    with groups_of(trial_config(cfg, {}), base_model_dir, num_groups(settings, concurrent), seats) as groups:
         yield TrialSpec(cfg, base_model_dir, workdir, train_in_group(*groups) if groups else train_trial)
 
 

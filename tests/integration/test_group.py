@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -36,11 +36,11 @@ class Stopped(BaseException):
 def group(
     config_in: ConfigIn, shallow_base_dir: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: Any
 ) -> Iterator[Any]:
-    with groups_of(config_in(tmp_path_factory.mktemp("group")), shallow_base_dir, 1) as (handle,):
+    with groups_of(config_in(tmp_path_factory.mktemp("group")), shallow_base_dir, 1, 3) as (handle,):
         yield handle
 
 
-def run(group: Any, cfg: RunConfig, base: Path, workdir: Path, stop_at: int | None = None) -> list[Row]:
+def run(groups: Sequence[Any], cfg: RunConfig, base: Path, workdir: Path, stop_at: int | None = None) -> list[Row]:
     """A trial's reports; with ``stop_at``, Tune stops it in the one of that step."""
     rows: list[Row] = []
 
@@ -50,7 +50,7 @@ def run(group: Any, cfg: RunConfig, base: Path, workdir: Path, stop_at: int | No
             raise Stopped
 
     with suppress(Stopped):
-        train_in_group(group)(cfg, base_model_dir=base, workdir=workdir, report=report)
+        train_in_group(*groups)(cfg, base_model_dir=base, workdir=workdir, report=report)
     return rows
 
 
@@ -68,7 +68,7 @@ def test_trials_report_what_they_report_alone_and_a_stopped_one_leaves(
     stops = (None, 2, None)
     with ThreadPoolExecutor() as pool:
         trials = [
-            pool.submit(run, group, cfg, shallow_base_dir, tmp_path / str(number), stop)
+            pool.submit(run, [group], cfg, shallow_base_dir, tmp_path / str(number), stop)
             for number, (cfg, stop) in enumerate(zip(configs, stops, strict=True))
         ]
         found = [trial.result() for trial in trials]
@@ -80,12 +80,30 @@ def test_trials_report_what_they_report_alone_and_a_stopped_one_leaves(
     assert ray.get(group.num_members.remote()) == 0
 
 
+def test_trials_that_come_at_the_same_time_are_shared_out_and_one_too_many_waits(
+    make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
+) -> None:
+    cfg = make_config(eval_steps=1, max_steps=8, resources_per_worker={"CPU": 0.5})
+    sizes: set[tuple[int, ...]] = set()
+
+    def trial(number: int) -> list[Row]:
+        return run(groups, cfg, shallow_base_dir, tmp_path / str(number))
+
+    with groups_of(cfg, shallow_base_dir, 2, 2) as groups, ThreadPoolExecutor() as pool:
+        trials = [pool.submit(trial, number) for number in range(5)]
+        while not all(one.done() for one in trials):
+            sizes.add(tuple(ray.get([group.num_members.remote() for group in groups])))
+        assert [len(one.result()) for one in trials] == [8] * 5
+    assert (2, 2) in sizes
+    assert max(map(max, sizes)) == 2
+
+
 def test_a_trial_that_cannot_join_fails_by_itself(
     group: Any, make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"^train\.lora_dropout=0\.5 can't be trained together"):
-        run(group, make_config(lora_dropout=0.5), shallow_base_dir, tmp_path / "refused")
-    rows = run(group, make_config(max_steps=1), shallow_base_dir, tmp_path / "next")
+        run([group], make_config(lora_dropout=0.5), shallow_base_dir, tmp_path / "refused")
+    rows = run([group], make_config(max_steps=1), shallow_base_dir, tmp_path / "next")
     assert [row["step"] for row in rows] == [1]
 
 
