@@ -83,14 +83,17 @@ def sweep(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -> Sw
     from luthier.tuning import leaderboard_table, tune
 
     with view.stage("sweep", "Searching hyperparameters"):
-        done = workdir / "sweep" / "leaderboard.json"
+        directory = workdir / "sweep"
+        done = directory / "leaderboard.json"
         if done.exists():
             view.note("the sweep was finished before; its result is used")
             result = SweepResult.model_validate_json(done.read_text())
         else:
-            result = tune(cfg, workdir=workdir / "sweep", base_model_dir=base_model_dir, on_progress=view.on_trial)
+            result = tune(cfg, workdir=directory, base_model_dir=base_model_dir, on_progress=view.on_trial)
         view.note(leaderboard_table(result))
-    return result
+        view.plain(f"report of the sweep: {directory / 'sweep.html'}")
+        view.plain(f"winner's config: {directory / 'winner.yaml'}")
+    return result.model_copy(update={"directory": str(directory)})
 
 
 def fine_tune(cfg: RunConfig, base_model_dir: Path, workdir: Path, view: View) -> TrainResult:

@@ -178,6 +178,9 @@ class SweepResult(_Record):
     registered_as: str | None = None
     """The winner's version, trained at full length; None: nothing was asked to be registered."""
 
+    directory: str | None = None
+    """Where the report, the tables and the winner's config are; None in these files themselves."""
+
     @property
     def best(self) -> TrialResult:
         """The winning trial."""
