@@ -120,8 +120,9 @@ class SharedBase:
         losses = [own.sum() for own in torch.split(losses_N, [share.batch.num_loss_tokens for share in shares])]
         means = [loss / share.num_loss_tokens for loss, share in zip(losses, shares, strict=True)]
         weights = [weight for share in shares for pair in share.adapter.values() for weight in (pair.a_RI, pair.b_OR)]
-        gradients = torch.autograd.grad(torch.stack(means).sum(), weights)
-        return [loss.detach() for loss in losses], dict(zip(weights, gradients, strict=True))
+        found = torch.autograd.grad(torch.stack(means).sum(), weights, allow_unused=True)
+        gradients = {weight: one for weight, one in zip(weights, found, strict=True) if one is not None}
+        return [loss.detach() for loss in losses], gradients
 
     def under(self, adapter: Adapter, loss: nn.Module) -> nn.Module:
         """A loss of the base that uses one adapter for all tokens."""

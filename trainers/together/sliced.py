@@ -102,11 +102,16 @@ def sliced_linear(
         weight_OI: Frozen.
         bias_O: Frozen, or None.
         slices: Tokens, none in two slices, and what is added for them. What is no number in one makes it so in all.
+
+    Raises:
+        RuntimeError: There are fewer tokens: the layer is one that sees only some, such as an expert.
     """
     if len(slices) == 1 and slices[0][0] == slice(None):
         ((_, pair),) = slices
         return lora_linear(x, weight_OI, bias_O, pair.a_RI, pair.b_OR, pair.scale)
     num_tokens = x.numel() // x.shape[-1]
+    if any(tokens.stop > num_tokens for tokens, _ in slices):
+        raise RuntimeError(f"a layer with adapters is given {num_tokens} tokens only; train these trials apart")
     blocks = tuple((*tokens.indices(num_tokens)[:2], pair.b_OR.shape[1], pair.scale) for tokens, pair in slices)
     return lora_linear(
         x,

@@ -78,6 +78,13 @@ def test_gradients_agree_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(run, tuple(one.requires_grad_() for one in (x, a, b)))
 
 
+def test_a_layer_that_sees_only_some_of_the_tokens_is_refused() -> None:
+    layer = base_layer(bias=False)
+    halves = [(slice(0, 4), pair_of(by_peft(layer, 2, 4.0))), (slice(4, 8), pair_of(by_peft(layer, 2, 4.0)))]
+    with pytest.raises(RuntimeError, match="is given 7 tokens only"):
+        sliced_linear(torch.zeros(7, INPUTS), layer.weight, None, halves)
+
+
 def test_layers_are_themselves_outside_of_a_block_and_for_runs_without_a_pair_there() -> None:
     base = nn.Sequential(base_layer(bias=False), nn.Linear(OUTPUTS, OUTPUTS).requires_grad_(False))
     pair = pair_of(by_peft(base_layer(bias=False), 4, 8.0))
