@@ -7,6 +7,7 @@ schedule is that of its whole length, whichever rung it gets to.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,15 @@ class Pbt(PopulationBasedTraining):
     """Population based training (Jaderberg et al. 2017): weak trials go on from strong ones with changed settings.
 
     The trials are those of :class:`~luthier.tuning.source.TrialSource`; each keeps its number.
+
+    Args:
+        space: The domains, which changed settings do not leave.
+        settings: Ray's own.
     """
+
+    def __init__(self, space: Mapping[str, Domain], **settings: Any) -> None:
+        super().__init__(time_attr=_TIME, **settings)
+        self._space = space
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """Ray Tune refuses searchers beside a population, as they would learn from changed settings; ours only numbers."""
@@ -169,7 +178,8 @@ class Pbt(PopulationBasedTraining):
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> Any:
         config, operations = super()._get_new_config(trial, trial_to_clone)
-        return {**config, NUMBER: trial.config[NUMBER]}, operations
+        kept = {path: _within(domain, config[path]) for path, domain in self._space.items()}
+        return {**config, **kept, NUMBER: trial.config[NUMBER]}, operations
 
 
 class Pb2(Pbt, PB2):
@@ -191,10 +201,10 @@ def make_scheduler(cfg: RunConfig, record: SweepRecord) -> TrialScheduler:
         return HyperBand(tune, _validations(trial_config(cfg, {}).train))
     if tune.scheduler == "pbt":
         mutations = {path: _mutation(domain) for path, domain in tune.search_space.items()}
-        return Pbt(time_attr=_TIME, perturbation_interval=tune.grace_period, hyperparam_mutations=mutations)
+        return Pbt(tune.search_space, perturbation_interval=tune.grace_period, hyperparam_mutations=mutations)
     if tune.scheduler == "pb2":
         bounds = {p: [one.low, one.high] for p, one in tune.search_space.items() if not isinstance(one, Choice | Grid)}
-        return Pb2(time_attr=_TIME, perturbation_interval=tune.grace_period, hyperparam_bounds=bounds)
+        return Pb2(tune.search_space, perturbation_interval=tune.grace_period, hyperparam_bounds=bounds)
     return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
@@ -213,6 +223,15 @@ def _mutation(domain: Domain) -> Any:
     if isinstance(domain, QUniform):
         return ray_tune.quniform(domain.low, domain.high, domain.q)
     return ray_tune.uniform(domain.low, domain.high)  # type: ignore[union-attr]
+
+
+def _within(domain: Domain, value: Any) -> Any:
+    """The nearest value that a domain has: Ray multiplies numbers by 0.8 or 1.2."""
+    if isinstance(domain, Choice | Grid):
+        return value
+    if isinstance(domain, QUniform):
+        value = round(value / domain.q) * domain.q
+    return min(max(value, domain.low), domain.high)
 
 
 def _validations(train: TrainConfig) -> int:

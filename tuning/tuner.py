@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from luthier.tuning.recorder import SweepRecorder
     from luthier.tuning.source import TrialSource
 
-_CHECKPOINTS_HANDED_ON = 4
-"""Of each trial, where its weights may go to others: these may ask for one that is not the newest any more."""
-
 # Read by Ray Tune on the driver while a sweep runs.
 TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # verbose=0 is silent only with the older reporter
@@ -199,10 +196,12 @@ def _run(
         on_progress,
     )
     stopper = BudgetStopper(settings.budget, log, recorder)
-    shutil.rmtree(spec.workdir.parent / "ray", ignore_errors=True)  # Ray's notes of an earlier command; none is read
+    rays_own = spec.workdir.parent / "ray"
+    shutil.rmtree(rays_own, ignore_errors=True)  # of an earlier command; none of it is read
     with _quiet_tune():
         _tuner(spec, source, scheduler, recorder, stopper, concurrent).fit()
     recorder.close(stopper.ended_by)
+    shutil.rmtree(rays_own, ignore_errors=True)  # with what trials have handed on
     for directory in spec.workdir.glob("*/"):
         remove_leftovers(directory)  # workers of a stopped trial may have written after it was gone
     return stopper.ended_by
@@ -217,6 +216,8 @@ def _tuner(
     concurrent: int,
 ) -> Tuner:
     from ray import tune as ray_tune
+
+    from luthier.tuning.handed_on import NewestCheckpoints
 
     cfg = spec.cfg
     settings = sweep_of(cfg)
@@ -246,10 +247,9 @@ def _tuner(
         run_config=ray_tune.RunConfig(
             name="tune",
             storage_path=str(spec.workdir.parent / "ray"),
-            callbacks=[recorder],
+            callbacks=[recorder, NewestCheckpoints()],
             stop=stopper,
             verbose=0,
-            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=_CHECKPOINTS_HANDED_ON),
             failure_config=ray_tune.FailureConfig(max_failures=settings.max_trial_failures),
         ),
     )

@@ -242,7 +242,7 @@ def test_a_sweep_that_ended_is_not_run_again_and_nothing_is_unpickled(make_confi
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["pbt", "pb2"])
 def test_a_population_exchanges_real_weights(
-    scheduler: str, make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path
+    scheduler: str, make_config: MakeConfig, shallow_base_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     space = {"train.learning_rate": {"type": "loguniform", "low": 1e-6, "high": 1e-2}}
     if scheduler == "pb2":
@@ -264,3 +264,5 @@ def test_a_population_exchanges_real_weights(
     first_losses = sorted(trial.history[0].value for trial in result.trials)
     last_losses = sorted(trial.history[-1].value for trial in result.trials)
     assert last_losses[-1] < first_losses[-1]  # also the weakest learnt from the others
+    assert not list((tmp_path / "sweep").rglob("*.safetensors"))
+    assert "Error handling checkpoint" not in capfd.readouterr().err
