@@ -196,11 +196,12 @@ def compare(answer: Answer, served: Served, tolerance: float) -> ParityRow:
         return ParityRow(answer.row_id, "same", deviation)
     trainer_top: tuple[Candidate, ...] = answer.candidates[position] if position < len(answer.candidates) else ()
     served_top = served.candidates[position] if position < len(served.candidates) else ()
-    gap = _gap(trainer_top)
     chosen = served.token_ids[position] if position < len(served.token_ids) else None
-    tie = gap is not None and gap <= tolerance and chosen == trainer_top[1].token_id
-    outcome: Outcome = "near-tie" if tie else "mismatch"
-    return ParityRow(answer.row_id, outcome, deviation, position, gap, _gap(served_top), trainer_top, served_top)
+    # Of tokens that are exactly as good, the trainer may have chosen another than the one that is told first.
+    near = {one.token_id for one in trainer_top if trainer_top[0].logprob - one.logprob <= tolerance}
+    outcome: Outcome = "near-tie" if chosen in near else "mismatch"
+    gaps = _gap(trainer_top), _gap(served_top)
+    return ParityRow(answer.row_id, outcome, deviation, position, *gaps, trainer_top, served_top)
 
 
 def _parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from luthier.answers import Answer, Candidate
@@ -45,6 +47,11 @@ def served(*tokens: int, prompt: tuple[int, ...] = (1, 2, 3)) -> Served:
 def test_each_difference_has_its_name(answer: Answer, reply: Served, outcome: Outcome, position: int | None) -> None:
     row = compare(answer, reply, TOLERANCE)
     assert (row.outcome, row.position) == (outcome, position)
+
+
+def test_of_tokens_that_are_as_good_the_trainer_may_have_chosen_the_one_that_is_told_second() -> None:
+    answer = replace(trainer(top((7, -1.064), (8, -1.064))), token_ids=(7, 8))
+    assert compare(answer, served(7, 7), TOLERANCE).outcome == "near-tie"
 
 
 def test_both_sides_log_probabilities_are_kept_where_they_part() -> None:
