@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ray.train import Checkpoint
     from ray.tune.experiment import Trial
 
-KEPT = 4
+_KEPT = 4
 """Of each trial: others may ask for one that is not the newest any more."""
 
 
@@ -36,5 +36,5 @@ class NewestCheckpoints(Callback):
         if checkpoint.path in paths:
             paths.remove(checkpoint.path)
         paths.append(checkpoint.path)
-        while len(paths) > KEPT:
+        while len(paths) > _KEPT:
             checkpoint.filesystem.delete_dir(paths.pop(0))

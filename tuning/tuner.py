@@ -196,7 +196,7 @@ def _run(
         on_progress,
     )
     stopper = BudgetStopper(settings.budget, log, recorder)
-    rays_own = spec.workdir.parent / "ray"
+    rays_own = _rays_own(spec)
     shutil.rmtree(rays_own, ignore_errors=True)  # of an earlier command; none of it is read
     with _quiet_tune():
         _tuner(spec, source, scheduler, recorder, stopper, concurrent).fit()
@@ -205,6 +205,11 @@ def _run(
     for directory in spec.workdir.glob("*/"):
         remove_leftovers(directory)  # workers of a stopped trial may have written after it was gone
     return stopper.ended_by
+
+
+def _rays_own(spec: TrialSpec) -> Path:
+    """Where Ray Tune keeps its notes, and what trials hand on."""
+    return spec.workdir.parent / "ray"
 
 
 def _tuner(
@@ -246,7 +251,7 @@ def _tuner(
         ),
         run_config=ray_tune.RunConfig(
             name="tune",
-            storage_path=str(spec.workdir.parent / "ray"),
+            storage_path=str(_rays_own(spec)),
             callbacks=[recorder, NewestCheckpoints()],
             stop=stopper,
             verbose=0,

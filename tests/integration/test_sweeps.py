@@ -165,7 +165,7 @@ def test_a_failed_trial_goes_on_from_where_it_was_within_the_limit(make_config: 
 )
 def test_a_sweep_ends_inside_its_budget(limit: dict[str, float], make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = with_sweep(make_config(), {"num_samples": 50, "scheduler": "none", "budget": limit})
-    spec, log = begun(cfg, tmp_path / "sweep", stand_in(seconds=1.0))
+    spec, log = begun(cfg, tmp_path / "sweep", stand_in(seconds=2.0))
     ended_by = run_trials(spec, log, 2)
     result = summarize(cfg, log.record, wall_s=log.wall_s, concurrent=2, ended_by=ended_by)
     assert result.spent is not None
@@ -173,7 +173,7 @@ def test_a_sweep_ends_inside_its_budget(limit: dict[str, float], make_config: Ma
     assert {trial.status for trial in result.trials} <= {"finished", "stopped", "failed"}
     assert len(result.trials) < 50
     noted_s = max(event.get("wall_s", 0.0) for event in log.past + tuple(_events(tmp_path / "sweep")))
-    assert "accelerator_hours" in limit or noted_s <= 12 + 1  # a second for a machine that stalls at the end
+    assert "accelerator_hours" in limit or noted_s <= 12
     assert "wall_hours" in limit or 4 < result.spent.cpu_hours * 3600 <= 10
     assert sum(result.spent.by_status.values()) == pytest.approx(result.spent.cpu_hours)
 

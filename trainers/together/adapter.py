@@ -14,7 +14,7 @@ from luthier.config.train import TrainConfig
 from luthier.errors import ConfigError
 from luthier.trainers.fused import plain_lora
 from luthier.trainers.model import with_adapter
-from luthier.trainers.together.sliced import Adapter, Pair
+from luthier.trainers.together.sliced import Adapter, Pair, weights_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NewAdapter:
 
     def parameters(self) -> list[nn.Parameter]:
         """The trained weights, layer by layer."""
-        return [weight for pair in self.pairs.values() for weight in (pair.a_RI, pair.b_OR)]
+        return weights_of(self.pairs)
 
     def write(self, directory: Path) -> None:
         """Write ``adapter/``, as :func:`luthier.trainers.export.write_weights` does for a run by itself."""

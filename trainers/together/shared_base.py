@@ -22,7 +22,7 @@ from luthier.trainers.loss import inputs_of, targets_of
 from luthier.trainers.model import load_base
 from luthier.trainers.speed import speed_up
 from luthier.trainers.together.adapter import NewAdapter, draw_adapter
-from luthier.trainers.together.sliced import Adapter, Slice, Slices, slice_layers
+from luthier.trainers.together.sliced import Adapter, Slice, Slices, slice_layers, weights_of
 from luthier.trainers.tokens import IGNORE, ChatTokenizer
 
 
@@ -119,7 +119,7 @@ class SharedBase:
                 losses_N = functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
         losses = [own.sum() for own in torch.split(losses_N, [share.batch.num_loss_tokens for share in shares])]
         means = [loss / share.num_loss_tokens for loss, share in zip(losses, shares, strict=True)]
-        weights = [weight for share in shares for pair in share.adapter.values() for weight in (pair.a_RI, pair.b_OR)]
+        weights = [weight for share in shares for weight in weights_of(share.adapter)]
         found = torch.autograd.grad(torch.stack(means).sum(), weights, allow_unused=True)
         gradients = {weight: one for weight, one in zip(weights, found, strict=True) if one is not None}
         return [loss.detach() for loss in losses], gradients

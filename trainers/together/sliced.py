@@ -42,6 +42,11 @@ Adapter = Mapping[str, Pair]
 """A run's pairs by the name of the layer that they belong to."""
 
 
+def weights_of(adapter: Adapter) -> list[nn.Parameter]:
+    """A and B of each pair, layer by layer."""
+    return [weight for pair in adapter.values() for weight in (pair.a_RI, pair.b_OR)]
+
+
 @dataclass(frozen=True)
 class Slice:
     """Tokens of one run.
@@ -112,7 +117,7 @@ def sliced_linear(
     num_tokens = x.numel() // x.shape[-1]
     if any(tokens.stop > num_tokens for tokens, _ in slices):
         raise RuntimeError(f"a layer with adapters is given {num_tokens} tokens only; train these trials apart")
-    blocks = tuple((*tokens.indices(num_tokens)[:2], pair.b_OR.shape[1], pair.scale) for tokens, pair in slices)
+    blocks = tuple((tokens.start, tokens.stop, pair.b_OR.shape[1], pair.scale) for tokens, pair in slices)
     return lora_linear(
         x,
         weight_OI,
