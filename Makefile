@@ -45,14 +45,14 @@ test-all: setup ## Run every test that this machine can
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 check: setup ## Format, lint, types and unit tests: what a commit must pass
-	$(BIN)/ruff format --check luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests
-	$(BIN)/ruff check luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests
+	$(BIN)/ruff format --check luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests benchmarks
+	$(BIN)/ruff check luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m unit $(ARGS)
 
 format: setup ## Format the code
-	$(BIN)/ruff format luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests
-	$(BIN)/ruff check --fix luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests
+	$(BIN)/ruff format luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests benchmarks
+	$(BIN)/ruff check --fix luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests benchmarks
 
 bench: setup ## Run one benchmark: make bench NAME=train_throughput
 	@test -f "benchmarks/$(NAME).py" || { echo "make bench NAME=...: benchmarks are: $$(ls benchmarks/*.py 2>/dev/null | xargs -n1 basename 2>/dev/null | sed 's/[.]py//' | tr '\n' ' ')"; exit 2; }

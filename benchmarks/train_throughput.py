@@ -1,11 +1,11 @@
 """Loss-bearing tokens a second and peak memory of luthier and TRL's SFTTrainer, on the same rows of two workloads.
 
-Five sides per workload, each in its own process, take turns at single optimizer steps. Every side gets the same token
-ids and labels, so a loss-bearing token is the same for all. Ratios are of medians over the turns.
+The sides of a method, each in its own process, take turns at single optimizer steps. Every side gets the same token ids
+and labels, so a loss-bearing token is the same for all. Ratios are of medians over the turns.
 
     lora_vs_trl_default   luthier's defaults / SFTConfig's defaults (among them: gradient checkpointing)
-    lora_vs_trl_best      luthier's defaults / SFTTrainer with packing and without checkpointing, packs of as many tokens
-                          as luthier's batch has
+    lora_vs_trl_best      luthier's defaults / SFTTrainer with packing and without checkpointing, with as many tokens a
+                          step as luthier has
     full_vs_trl_best      the same in full fine-tuning
     peak_memory           luthier / TRL's best, LoRA, largest resident size of the process (lower is better)
 
@@ -65,21 +65,19 @@ def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
         "packing": True,
         "train_sampling_strategy": "random",  # in their order, the first packs are those of the longest rows
         "max_length": work.pack_tokens,
-        "per_device_train_batch_size": 1,
+        "per_device_train_batch_size": work.batch_packs,
         "gradient_checkpointing": False,
     }
-    sides = run_sides(
-        {
-            "luthier lora": (LuthierSide, (lora, work)),
-            "trl lora default": (TrlSide, (lora, work, default)),
-            "trl lora best": (TrlSide, (lora, work, best)),
-            "luthier full": (LuthierSide, (full, work)),
-            "trl full best": (TrlSide, (full, work, best)),
-        },
-        rounds=rounds,
-        warmup=1,
-        preload=PRELOAD,
-    )
+    lora_sides = {
+        "luthier lora": (LuthierSide, (lora, work)),
+        "trl lora default": (TrlSide, (lora, work, default)),
+        "trl lora best": (TrlSide, (lora, work, best)),
+    }
+    full_sides = {"luthier full": (LuthierSide, (full, work)), "trl full best": (TrlSide, (full, work, best))}
+    # One method after the other: all five sides at once need more than 24 GiB.
+    sides: dict[str, Side] = {}
+    for compared in (lora_sides, full_sides):
+        sides |= run_sides(compared, rounds=rounds, warmup=1, preload=PRELOAD)
     show(name, sides)
     print(f"{name}: took {time.monotonic() - began:.0f} s", flush=True)
     return compare(sides, work, bf16)
@@ -108,6 +106,7 @@ def compare(sides: dict[str, Side], work: Workload, bf16: bool) -> dict[str, dic
         "threads": os.cpu_count(),
         "batch_rows": work.batch_rows,
         "trl_pack_tokens": work.pack_tokens,
+        "trl_batch_packs": work.batch_packs,
         "rounds": len(next(iter(sides.values())).turns),
     }
     found: dict[str, dict[str, Any]] = {}

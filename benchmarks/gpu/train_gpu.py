@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,8 +100,8 @@ def measure(
 
     from luthier.config.train import TrainConfig
     from luthier.trainers.loop import _step
-    from luthier.trainers.loss import SumLoss
     from luthier.trainers.model import with_adapter
+    from luthier.trainers.objectives.sft import Sft
     from luthier.trainers.speed import speed_up
     from luthier.trainers.strategies import Worker, build_strategy
     from luthier.trainers.tokens import Encoded
@@ -127,16 +128,17 @@ def measure(
         model.enable_input_require_grads()
         model = with_adapter(model, train)
     model.train()
-    collate = speed_up(model, train, pad_id=0)
+    objective = Sft(Path(), options.sequence, assistant_only_loss=False)  # rows are token ids: no tokenizer is read
+    collate = speed_up(model, train, pad_id=0) or objective.collate
     worker = Worker(0, 1, device)
-    strategy = build_strategy(train, SumLoss(model), worker, num_steps=1000)
+    strategy = build_strategy(train, objective.loss(model), worker, num_steps=1000)
     speeds = []
     for step in range(1, options.steps + 4):
         ids = torch.randint(1, 128_000, (rows, options.sequence)).tolist()
         batch = collate([Encoded(str(n), tuple(row), tuple(row)) for n, row in enumerate(ids)]).to(device)
         torch.cuda.synchronize()
         began = time.perf_counter()
-        measured = _step(strategy, [batch], worker, step)
+        measured = _step(strategy, objective, [batch], worker, step)
         torch.cuda.synchronize()
         if step > 3:
             speeds.append(rows * options.sequence / (time.perf_counter() - began))

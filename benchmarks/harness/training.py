@@ -23,7 +23,6 @@ from luthier.trainers.base_model import prepare_base
 from luthier.trainers.loop import _step
 from luthier.trainers.model import build_trainable
 from luthier.trainers.objectives import build_objective
-from luthier.trainers.packing import PackedPlan
 from luthier.trainers.speed import speed_up
 from luthier.trainers.strategies import Worker, build_strategy
 from luthier.trainers.tokens import ChatTokenizer
@@ -43,7 +42,8 @@ class LuthierSide:
         fast = speed_up(self._model, train, self._objective.tokenizer.pad_id)
         self._collate = fast or self._objective.collate
         self._strategy = build_strategy(train, self._objective.loss(self._model), self._worker, num_steps=1000)
-        self._parts = iter(_parts(cfg, work))
+        starts = range(0, len(work.train), work.batch_rows)
+        self._batches = iter([work.train[start : start + work.batch_rows] for start in starts])
         self._step = 0
         self._bf16 = train.bf16 is True
         self._model.train()
@@ -52,22 +52,13 @@ class LuthierSide:
         """One optimizer step."""
         began = time.perf_counter()
         self._step += 1
-        batch = self._collate([self._work.train[number] for number in next(self._parts)])
+        batch = self._collate(next(self._batches))
         row = _step(self._strategy, self._objective, [batch], self._worker, self._step)
         return {"seconds": time.perf_counter() - began, "loss_tokens": row["loss_tokens"], "tokens": row["tokens"]}
 
     def final(self) -> Measured:
         """The loss on held-out rows."""
         return {"final_loss": final_loss(self._model, self._work, bf16=self._bf16)}
-
-
-def _parts(cfg: RunConfig, work: Workload) -> list[list[int]]:
-    """Row numbers of each step: in order, as TRL's sequential sampler has them, or by packs."""
-    if cfg.train.packing:
-        plan = PackedPlan([len(row.input_ids) for row in work.train], work.pack_tokens, 1, 1, 1, cfg.seed)
-        return [plan.micro_batches(step, 0)[0] for step in range(plan.steps_per_epoch)]
-    numbers = list(range(len(work.train)))
-    return [numbers[start : start + work.batch_rows] for start in numbers[:: work.batch_rows]]
 
 
 class TrlSide:

@@ -13,6 +13,7 @@ from luthier.trainers.files import read_rows
 from luthier.trainers.tokens import ChatTokenizer, Encoded
 
 ROOT = Path(__file__).parents[2]
+BATCH_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Workload:
         name: Of the data.
         train: Rows to learn from.
         held_out: Rows for the final loss.
-        batch_rows: Rows of an optimizer step.
-        pack_tokens: Tokens of a pack that holds about as many rows.
+        batch_rows: Rows of an optimizer step: as many as ``SFTConfig`` and the quickstart take by default.
+        pack_tokens: Tokens of a pack.
+        batch_packs: Packs of an optimizer step that hold about as many tokens as ``batch_rows`` rows.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Workload:
     held_out: tuple[Encoded, ...]
     batch_rows: int
     pack_tokens: int
+    batch_packs: int
 
 
 def base_config(*overrides: str) -> RunConfig:
@@ -40,20 +43,25 @@ def base_config(*overrides: str) -> RunConfig:
 
 
 def workload(name: str, cfg: RunConfig) -> Workload:
-    """``debian-sections``: short prompts, answers of a few tokens. ``longer-text``: long answers of uneven length."""
+    """``debian-sections``: short prompts, answers of a few tokens. ``longer-text``: long answers of uneven length.
+
+    TRL attends to a pack as a whole, so packs are short: of the longest row, which TRL takes less time for, on both, than
+    for all rows of a step in one pack.
+    """
     base_dir = prepare_base(cfg.model, offline=True)
     tokenizer = ChatTokenizer(base_dir)
     if name == "debian-sections":
         dataset = cfg.datasets[0].model_copy(update={"train": str(ROOT / cfg.datasets[0].train)})
-        rows, batch_rows, limit = read_rows(dataset, "train"), 8, 128
+        rows, limit = read_rows(dataset, "train"), 128
     else:
-        rows, batch_rows, limit = python_reference(), 2, 768
+        rows, limit = python_reference(), 768
     encoded = [tokenizer.encode(row, max_length=limit, assistant_only_loss=True) for row in rows]
     random.Random(0).shuffle(encoded)
     held_out, train = encoded[:32], [row for row in encoded[32:] if row.num_loss_tokens]
-    mean = sum(len(row.input_ids) for row in train) / len(train)
-    pack_tokens = max(round(mean * batch_rows), max(len(row.input_ids) for row in train))
-    return Workload(name, tuple(train), tuple(held_out[:16]), batch_rows, pack_tokens)
+    pack_tokens = max(len(row.input_ids) for row in train)
+    step_tokens = sum(len(row.input_ids) for row in train) / len(train) * BATCH_ROWS
+    batch_packs = max(1, round(step_tokens / pack_tokens))
+    return Workload(name, tuple(train), tuple(held_out[:16]), BATCH_ROWS, pack_tokens, batch_packs)
 
 
 def python_reference() -> list[Row]:
