@@ -1,20 +1,23 @@
-"""Which names the endpoint answers to, and which files stand behind each."""
+"""Which engines are started, and which names the endpoint answers to at first."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from luthier.config import RunConfig
-from luthier.errors import ServingError
+from luthier.errors import LuthierError, ServingError
 from luthier.registry import ModelVersion, Registry
-from luthier.serving.spec import EngineSpec
-
-_RENDERING = ("tokenizer/tokenizer.json", "tokenizer/chat_template.jinja")
-"""Files of an artifact that decide which tokens a conversation becomes."""
+from luthier.serving.adapters import (
+    RENDERING,
+    largest_rank,
+    problem_of,
+    rank_step,
+    rendering_of,
+    settings_of,
+)
+from luthier.serving.spec import AdapterSource, EngineSpec
 
 
 @dataclass(frozen=True)
@@ -54,35 +57,99 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
             or is of a kind that vLLM can't load; or a version is a classifier.
     """
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
-    gpu = cfg.train.use_gpu
-    versions = {version.ref: version for version in map(registry.resolve, refs)}
-    adapters: dict[str, str] = {}
-    tokenizer_dir = str(base_model_dir)
-    ranks = [0]
-    engines: list[EngineSpec] = []
-    for ref, version in versions.items():
-        if version.manifest.objective == "classification":
-            raise ServingError(
-                f"{ref} is a classifier, which answers no chat requests; luthier export {ref} DIR writes it as a directory "
-                "that AutoModelForSequenceClassification loads."
-            )
-        directory = registry.fetch(ref)
-        if version.manifest.is_adapter:
-            ranks.append(_checked_rank(version, directory / "adapter", base_digest, cfg))
-            adapters[ref] = str(directory / "adapter")
-            tokenizer_dir = str(directory / "tokenizer")
-        else:
-            engines.append(EngineSpec(ref, f"{directory}/model", f"{directory}/tokenizer", {}, 0, cfg.serve, gpu))
-    _check_one_template([versions[ref] for ref in adapters])
-    names = names_of(list(versions.values()), cfg.registry.alias)
+    listed = {version.ref: version for version in map(registry.resolve, refs)}
+    whole = [version for version in listed.values() if not _is_adapter(version)]
+    adapters = [version for version in listed.values() if _is_adapter(version)]
+    engines = [_own_engine(registry, version, cfg) for version in whole]
+    names = names_of(list(listed.values()), cfg.registry.alias)
     if adapters or not engines:
         base_id = base_name(cfg.model.model_name_or_path)
         if base_id in names:
             raise ServingError(f"the base model and a registered model are both named {base_id!r}; rename the latter.")
         names[base_id] = base_id
-        spec = EngineSpec(base_id, str(base_model_dir), tokenizer_dir, adapters, max(ranks), cfg.serve, gpu)
-        engines.insert(0, spec)
+        engines.insert(0, _base_engine(registry, cfg, base_id, base_model_dir, base_digest, adapters))
     return Catalog(tuple(engines), names)
+
+
+def _is_adapter(version: ModelVersion) -> bool:
+    if version.manifest.objective == "classification":
+        raise ServingError(
+            f"{version.ref} is a classifier, which answers no chat requests; luthier export {version.ref} DIR writes it as "
+            "a directory that AutoModelForSequenceClassification loads."
+        )
+    return version.manifest.is_adapter
+
+
+def _own_engine(registry: Registry, version: ModelVersion, cfg: RunConfig) -> EngineSpec:
+    directory = registry.fetch(version.ref)
+    model_dir, tokenizer_dir = f"{directory}/model", f"{directory}/tokenizer"
+    return EngineSpec(version.ref, model_dir, tokenizer_dir, {}, 0, cfg.serve, cfg.train.use_gpu)
+
+
+def _base_engine(
+    registry: Registry,
+    cfg: RunConfig,
+    base_id: str,
+    base_model_dir: Path,
+    base_digest: str,
+    adapters: Sequence[ModelVersion],
+) -> EngineSpec:
+    """The engine of the base model: sized for the listed adapters and, where others may come, for the registered ones.
+
+    Raises:
+        ServingError: A listed adapter can't be served.
+    """
+    later = cfg.serve.adapters == "registered"
+    others = list(_of_base(registry, base_digest)) if later else []
+    rendered_by = next(iter([*adapters, *reversed(others)]), None)
+    source = AdapterSource(
+        registry_uri=registry.location,
+        default_alias=cfg.registry.alias,
+        base_name=cfg.model.model_name_or_path,
+        base_digest=base_digest,
+        rendering=_rendering(rendered_by, base_model_dir),
+        max_rank=cfg.serve.max_lora_rank,
+    )
+    for version in adapters:
+        if problem := problem_of(registry, version, source):
+            raise ServingError(f"{version.ref} can't be served as an adapter: {problem}.")
+    servable = [version for version in others if problem_of(registry, version, source) is None]
+    ranks = [largest_rank(settings_of(registry, version)) for version in (*adapters, *servable)]
+    rank = rank_step(max(ranks, default=1)) if adapters or later else 0
+    return EngineSpec(
+        model_id=base_id,
+        model_dir=str(base_model_dir),
+        tokenizer_dir=str(registry.fetch(rendered_by.ref) / "tokenizer") if rendered_by else str(base_model_dir),
+        adapters={version.ref: str(registry.fetch(version.ref) / "adapter") for version in adapters},
+        max_rank=rank,
+        serve=cfg.serve,
+        gpu=cfg.train.use_gpu,
+        source=replace(source, max_rank=rank) if later else None,
+    )
+
+
+def _of_base(registry: Registry, base_digest: str) -> Iterator[ModelVersion]:
+    """Registered adapters of a base; a version that can't be read harms none but itself."""
+    for name in registry.names():
+        for number in registry.numbers(name):
+            try:
+                version = registry.resolve(f"{name}@{number}")
+            except LuthierError:
+                continue
+            manifest = version.manifest
+            if (
+                manifest.is_adapter
+                and manifest.base_model.digest == base_digest
+                and manifest.objective != "classification"
+            ):
+                yield version
+
+
+def _rendering(version: ModelVersion | None, base_model_dir: Path) -> dict[str, str]:
+    if version is None:
+        return rendering_of(base_model_dir)
+    files = version.manifest.files
+    return {name: files[name].sha256 for name in RENDERING if name in files}
 
 
 def base_name(model_name_or_path: str) -> str:
@@ -97,63 +164,3 @@ def names_of(versions: Sequence[ModelVersion], default_alias: str) -> dict[str, 
         aliases = (f"{version.name}@{alias}" for alias in version.aliases)
         names |= dict.fromkeys((version.name, version.ref, *aliases), version.ref)
     return names
-
-
-def _check_one_template(adapters: Sequence[ModelVersion]) -> None:
-    """An engine renders every request by one tokenizer and chat template.
-
-    Raises:
-        ServingError: Two adapters were trained with different ones.
-    """
-    for version in adapters[1:]:
-        for name in _RENDERING:
-            if version.manifest.files.get(name) != adapters[0].manifest.files.get(name):
-                raise ServingError(
-                    f"{version.ref} and {adapters[0].ref} were trained with different files {name}, and one engine "
-                    "renders the prompts of both; serve them from endpoints of their own."
-                )
-
-
-def _checked_rank(version: ModelVersion, adapter_dir: Path, base_digest: str, cfg: RunConfig) -> int:
-    """The largest rank of an adapter that can be served.
-
-    Raises:
-        ServingError: It can't.
-    """
-    trained_on = version.manifest.base_model
-    if trained_on.digest != base_digest:
-        raise ServingError(
-            f"{version.ref} was trained on {trained_on.model_name_or_path} with digest {trained_on.digest[:12]}, but the "
-            f"served base {cfg.model.model_name_or_path} has {base_digest[:12]}; serve it with its own base."
-        )
-    settings = json.loads((adapter_dir / "adapter_config.json").read_text())
-    problem = adapter_problem(settings, cfg.serve.max_lora_rank)
-    if problem:
-        raise ServingError(f"{version.ref} can't be served as an adapter: {problem}.")
-    return largest_rank(settings)
-
-
-def largest_rank(settings: dict[str, Any]) -> int:
-    """The rank that an adapter's ``adapter_config.json`` tells, or the largest where layers differ."""
-    ranks: list[int] = [settings["r"], *(settings.get("rank_pattern") or {}).values()]
-    return max(ranks)
-
-
-def adapter_problem(settings: dict[str, Any], max_lora_rank: int) -> str | None:
-    """Why vLLM would not load an adapter; None where it would.
-
-    Args:
-        settings: The adapter's ``adapter_config.json``.
-        max_lora_rank: Largest rank that may be served.
-    """
-    rank = largest_rank(settings)
-    if rank > max_lora_rank:
-        return f"its rank {rank} is above serve.max_lora_rank={max_lora_rank}; raise that"
-    merge = "merge it into its base (luthier export --merge) and register the result as a full model"
-    if settings.get("use_dora"):
-        return f"vLLM does not serve DoRA (use_dora); {merge}"
-    if settings.get("bias", "none") != "none" or settings.get("lora_bias"):
-        return f"vLLM does not serve trained biases; {merge}"
-    if settings.get("modules_to_save"):
-        return f"vLLM does not serve modules_to_save={settings['modules_to_save']}; {merge}"
-    return None

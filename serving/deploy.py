@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config import RunConfig
-from luthier.config.deploy import ServeConfig
+from luthier.config.serve import ServeConfig
 from luthier.errors import ConfigError, ResourceError, ServingError
 from luthier.precision import Dtype
+from luthier.registry import Registry
 from luthier.serving.address import base_url, require_free_port
 from luthier.serving.catalog import Catalog, build_catalog
 from luthier.serving.endpoint import Endpoint
+from luthier.serving.front import Front
+from luthier.serving.keys import digest_of
 from luthier.serving.spec import EngineSpec
 
 APP_NAME = "luthier"
@@ -57,8 +60,9 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
     require_room(catalog.engines)
     prefix, started = _open_serve(cfg.serve)
     url = base_url(cfg.serve.host, cfg.serve.port, prefix)
+    front = _front(cfg, catalog, prefix)
     try:
-        target = serve.RunTarget(target=_application(cfg.serve, catalog, key), name=APP_NAME, route_prefix=prefix)
+        target = serve.RunTarget(target=_application(front, key), name=APP_NAME, route_prefix=prefix)
         serve.run_many([target], wait_for_applications_running=False, wait_for_ingress_deployment_creation=False)
         _wait_until_running(cfg.serve.startup_timeout_s)
         engine = serve.get_deployment_handle(_engine_name(catalog.engines[0].model_id), APP_NAME)
@@ -66,7 +70,20 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
     except BaseException:
         _take_down(APP_NAME, started)
         raise
-    return Endpoint(url, tuple(sorted(catalog.names)), APP_NAME, dtype, started)
+    return Endpoint(url, tuple(sorted(front.watch().look().canonical)), APP_NAME, dtype, started)
+
+
+def _front(cfg: RunConfig, catalog: Catalog, prefix: str) -> Front:
+    settings = cfg.serve
+    return Front(
+        serve=settings,
+        catalog=catalog,
+        registry_uri=Registry(cfg.registry.uri).location,
+        default_alias=cfg.registry.alias,
+        created_s=int(time.time()),
+        capacity=settings.max_num_seqs * settings.num_replicas * len(catalog.engines) + settings.max_queued_requests,
+        root=prefix.rstrip("/"),
+    )
 
 
 def require_room(engines: Sequence[EngineSpec]) -> None:
@@ -164,27 +181,26 @@ def _shut_down(controller: Any) -> None:
         time.sleep(0.1)
 
 
-def _application(settings: ServeConfig, catalog: Catalog, key: str) -> Any:
+def _application(front: Front, key: str) -> Any:
     """Engines and the ingress before them, bound."""
     from ray import serve
 
-    from luthier.serving.ingress import Ingress, key_digest
-    from luthier.serving.names import Names
+    from luthier.serving.ingress import Ingress
     from luthier.serving.replica import ModelServer
 
     engines = {
-        spec.model_id: serve.deployment(ModelServer, **engine_options(spec)).bind(spec) for spec in catalog.engines
+        spec.model_id: serve.deployment(ModelServer, **engine_options(spec)).bind(spec)
+        for spec in front.catalog.engines
     }
-    names = Names(catalog.names, catalog.engine_of, settings.max_model_len, int(time.time()))
-    in_flight = settings.max_num_seqs * 2 * settings.num_replicas * len(engines)
     return serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
         num_replicas=1,
-        max_ongoing_requests=in_flight + settings.max_queued_requests,
-        max_queued_requests=settings.max_queued_requests,
+        # The ingress itself refuses what is too much, in the API's form; Ray Serve's own bound lies beyond that.
+        max_ongoing_requests=front.capacity * 2,
+        max_queued_requests=-1,
         ray_actor_options={"num_cpus": 0},
-    ).bind(engines, names, key_digest(key))
+    ).bind(engines, front, digest_of(key))
 
 
 def engine_options(spec: EngineSpec) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from contextlib import nullcontext
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,13 +19,21 @@ from ray.serve.llm.deployment import LLMServer
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from luthier.errors import LuthierError
 from luthier.precision import Dtype, served_dtype
+from luthier.registry import Registry
+from luthier.serving.adapters import problem_of, rank_step
+from luthier.serving.names import Refused
+from luthier.serving.replies import not_servable
+from luthier.serving.shapes import shape_problem
 from luthier.serving.spec import EngineSpec
 from luthier.serving.warm import forked_core
 
+logger = logging.getLogger("ray.serve")
+
 
 async def start(spec: EngineSpec, dtype: Dtype) -> LLMServer:
-    """A started engine that holds its first ``serve.max_loras`` adapters; later ones are loaded when asked for.
+    """A started engine that holds its first ``serve.max_loras`` adapters; others are loaded when asked for.
 
     Args:
         spec: What it serves.
@@ -33,13 +43,11 @@ async def start(spec: EngineSpec, dtype: Dtype) -> LLMServer:
         ValueError: vLLM can't load the model or an adapter.
     """
     config = llm_config(spec, dtype)
-    server = LocalServer.sync_init(
-        config, engine_cls=LocalEngine, model_downloader=partial(LocalAdapters, spec.adapters)
-    )
+    adapters = RegisteredAdapters(spec)
+    server = LocalServer.sync_init(config, engine_cls=LocalEngine, model_downloader=lambda **options: adapters)
     await server.start()
-    held = LocalAdapters(spec.adapters)
     for name in list(spec.adapters)[: spec.serve.max_loras]:
-        await server.engine.resolve_lora(await held.load_model_from_config(name, config))
+        await server.engine.resolve_lora(await adapters.load_model_from_config(name, config))
     return server
 
 
@@ -53,7 +61,7 @@ def llm_config(spec: EngineSpec, dtype: Dtype) -> LLMConfig:
     return LLMConfig(
         model_loading_config={"model_id": spec.model_id, "model_source": spec.model_dir},
         engine_kwargs=engine_kwargs(spec, dtype),
-        lora_config={"max_num_adapters_per_replica": spec.serve.max_loras} if spec.adapters else None,
+        lora_config={"max_num_adapters_per_replica": spec.serve.max_loras} if spec.max_rank else None,
         placement_group_config={"bundle_per_worker": spec.resources, "strategy": "PACK"},
         callback_config={"callback_class": FilesAreLocal},
         log_engine_metrics=False,
@@ -75,20 +83,15 @@ def engine_kwargs(spec: EngineSpec, dtype: Dtype) -> dict[str, Any]:
         "disable_log_stats": True,
         "seed": 0,
     }
-    if spec.adapters:
+    if spec.max_rank:
         # vLLM pads every adapter to the largest rank, and on CPUs copies it padded for each token: with four slots of
         # rank 64, one adapter of rank 8 decoded at 0.55 of the speed.
-        slots = min(serve.max_loras, len(spec.adapters))
-        kwargs |= {"enable_lora": True, "max_loras": slots, "max_lora_rank": _rank_step(spec.max_rank)}
+        slots = serve.max_loras if spec.source else min(serve.max_loras, len(spec.adapters))
+        kwargs |= {"enable_lora": True, "max_loras": slots, "max_lora_rank": rank_step(spec.max_rank)}
     if not spec.gpu:
         # Compilation costs a minute at each start, and gains a CPU little at these sizes.
         kwargs |= {"enforce_eager": True}
     return kwargs
-
-
-def _rank_step(rank: int) -> int:
-    """The smallest rank that vLLM's kernels are built for and that holds ``rank``."""
-    return min(step for step in (8, 16, 32, 64, 128, 256, 320, 512) if step >= rank)
 
 
 async def dtype_of(spec: EngineSpec) -> Dtype:
@@ -132,24 +135,67 @@ class LocalEngine(VLLMEngine):
             parallel.distributed_executor_backend = "uni"
         return arguments, frontend, config
 
+    async def resolve_lora(self, disk_lora_model: DiskMultiplexConfig) -> None:
+        """Load an adapter.
+
+        Raises:
+            Refused: vLLM can't.
+        """
+        try:
+            await super().resolve_lora(disk_lora_model)
+        except ValueError as error:
+            logger.exception("vLLM can't load %s", disk_lora_model.model_id)
+            raise Refused(not_servable(disk_lora_model.model_id, "the engine can't load it")) from error
+
     def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
         single = config.parallel_config.distributed_executor_backend == "uni"
         with forked_core() if single else nullcontext():
             return super()._start_async_llm_engine(arguments, config, placement_group)
 
 
-class LocalAdapters(LoraModelLoader):
-    """Finds an adapter in a table of directories; Ray's own loader takes cloud URIs only."""
+class RegisteredAdapters(LoraModelLoader):
+    """Finds an adapter among those that the engine was told of, else in the registry; Ray's own loader takes cloud URIs
+    only.
 
-    def __init__(self, directories: dict[str, str], **options: Any) -> None:
-        super().__init__(**options)
-        self._directories = directories
+    Args:
+        spec: The engine.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        super().__init__()
+        self._spec = spec
 
     async def load_model_from_config(self, lora_model_id: str, llm_config: LLMConfig) -> DiskMultiplexConfig:
-        """The adapter's place on disk."""
+        """The adapter's place on disk, every file checked.
+
+        Raises:
+            Refused: It can't be served; the engine and its other adapters are none the worse.
+        """
+        directory = await asyncio.to_thread(self._checked, lora_model_id)
         return DiskMultiplexConfig(
             model_id=lora_model_id,
             max_total_tokens=None,
-            local_path=self._directories[lora_model_id],
+            local_path=str(directory),
             lora_assigned_int_id=global_id_manager.next(),
         )
+
+    def _checked(self, ref: str) -> Path:
+        held = self._spec.adapters.get(ref)
+        directory = Path(held) if held else self._fetch(ref)
+        if problem := shape_problem(directory, Path(self._spec.model_dir)):
+            raise Refused(not_servable(ref, problem))
+        return directory
+
+    def _fetch(self, ref: str) -> Path:
+        source = self._spec.source
+        if source is None:
+            raise Refused(not_servable(ref, "this endpoint was started for others"))
+        try:
+            registry = Registry(source.registry_uri, source.default_alias)
+            problem = problem_of(registry, registry.resolve(ref), source)
+            if problem is None:
+                return registry.fetch(ref) / "adapter"
+        except LuthierError as error:
+            logger.error("%s can't be loaded: %s", ref, error)
+            problem = "its files are damaged; the server's log tells which"
+        raise Refused(not_servable(ref, problem))

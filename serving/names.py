@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.serving.replies import Failure
+from luthier.serving.keys import ApiKey
+from luthier.serving.replies import Failure, not_servable
 
 _LONGEST_REPEATED = 100
+_MOST_LISTED = 20
 
 
 class Refused(Exception):
@@ -28,28 +30,40 @@ class Names:
         engine_of: Canonical name to the engine that serves it.
         max_model_len: Longest prompt plus answer in tokens.
         created_s: When the endpoint was started, in seconds since 1970.
+        problems: Names that lead to nothing that can be served, with the reason.
     """
 
     canonical: Mapping[str, str]
     engine_of: Mapping[str, str]
     max_model_len: int
     created_s: int
+    problems: Mapping[str, str] = field(default_factory=dict)
 
-    def resolve(self, asked: object) -> str:
+    def resolve(self, asked: object, key: ApiKey) -> str:
         """The canonical name of what a request asked for.
 
-        Raises:
-            Refused: 400 where no name was given, 404 where nothing is served under it.
-        """
-        known = ", ".join(sorted(self.canonical))
-        if not isinstance(asked, str):
-            raise Refused(Failure(400, f"model: give one of {known}", param="model"))
-        if asked not in self.canonical:
-            message = f"the model {asked[:_LONGEST_REPEATED]!r} does not exist; models are {known}"
-            raise Refused(Failure(404, message, param="model", code="model_not_found"))
-        return self.canonical[asked]
+        Args:
+            asked: The request's ``model``.
+            key: Who asks.
 
-    def card(self, name: str) -> dict[str, Any]:
+        Raises:
+            Refused: 400 where no name was given, 403 where the key does not open the model, 404 where nothing is served
+                under the name, 422 where what is there can't be.
+        """
+        if not isinstance(asked, str):
+            raise Refused(Failure(400, f"model: give one of {self._told(key)}", param="model"))
+        canonical = self.canonical.get(asked)
+        if not key.admits(canonical or asked):
+            message = f"the key {key.name!r} does not open the model {asked[:_LONGEST_REPEATED]!r}"
+            raise Refused(Failure(403, message, "permission_error", "model", "model_not_allowed"))
+        if canonical is None and asked in self.problems:
+            raise Refused(not_servable(asked, self.problems[asked]))
+        if canonical is None:
+            message = f"the model {asked[:_LONGEST_REPEATED]!r} does not exist; models are {self._told(key)}"
+            raise Refused(Failure(404, message, param="model", code="model_not_found"))
+        return canonical
+
+    def card(self, name: str, key: ApiKey) -> dict[str, Any]:
         """What the API tells of a model; the place of its files stays private.
 
         Raises:
@@ -60,10 +74,18 @@ class Names:
             "object": "model",
             "created": self.created_s,
             "owned_by": "luthier",
-            "root": self.resolve(name),
+            "root": self.resolve(name, key),
             "max_model_len": self.max_model_len,
         }
 
-    def cards(self) -> dict[str, Any]:
-        """Every name that can be asked for."""
-        return {"object": "list", "data": [self.card(name) for name in sorted(self.canonical)]}
+    def cards(self, key: ApiKey) -> dict[str, Any]:
+        """Every name that the key may ask for."""
+        return {"object": "list", "data": [self.card(name, key) for name in self._opened(key)]}
+
+    def _opened(self, key: ApiKey) -> list[str]:
+        return sorted(name for name, canonical in self.canonical.items() if key.admits(canonical))
+
+    def _told(self, key: ApiKey) -> str:
+        names = self._opened(key)
+        more = f" and {len(names) - _MOST_LISTED} more: GET /v1/models" if len(names) > _MOST_LISTED else ""
+        return ", ".join(names[:_MOST_LISTED]) + more

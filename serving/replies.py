@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-RETRY_AFTER_S = 1
-"""When a client that found the queue full may come again."""
-
 _FIELD = re.compile(r"^[a-z][a-z0-9_]*$")
 # What vLLM and pydantic append to a message: the rejected value, and where to read about it.
 _ECHO = re.compile(r" \(parameter=.*\)$|\s*\[type=.*|\n\s*For further information.*", re.DOTALL)
@@ -28,6 +25,7 @@ class Failure:
         type: OpenAI's class of errors.
         param: The field at fault.
         code: OpenAI's name of the error.
+        retry_after_s: When to come again; None: it won't help.
     """
 
     status: int
@@ -35,6 +33,7 @@ class Failure:
     type: str = "invalid_request_error"
     param: str | None = None
     code: str | None = None
+    retry_after_s: int | None = None
 
     def body(self) -> dict[str, Any]:
         """The JSON that the client gets."""
@@ -42,14 +41,30 @@ class Failure:
 
     def headers(self) -> dict[str, str]:
         """Headers that go with the status."""
-        return {"retry-after": str(RETRY_AFTER_S)} if self.status == 503 else {}
+        return {"retry-after": str(self.retry_after_s)} if self.retry_after_s else {}
 
 
 Part = Failure | dict[str, Any] | str
 """What an engine sends: a failure, a whole answer, or a piece of a streamed one."""
 
 INTERNAL = Failure(500, "The server failed to answer; its log tells why.", "server_error")
-OVERLOADED = Failure(503, "The endpoint's queue is full; try again later.", "server_error", code="overloaded")
+OVERLOADED = Failure(
+    429, "The endpoint's queue is full; try again later.", "rate_limit_error", code="overloaded", retry_after_s=1
+)
+TIMED_OUT = Failure(
+    408, "The answer took longer than serve.request_timeout_s.", "server_error", code="timeout", retry_after_s=1
+)
+
+
+def too_often(wait_s: int) -> Failure:
+    """The key's rate is used up for now."""
+    message = f"This key asks more often than it may; try again in {wait_s} s."
+    return Failure(429, message, "rate_limit_error", code="rate_limit_exceeded", retry_after_s=wait_s)
+
+
+def not_servable(ref: str, problem: str) -> Failure:
+    """A model that is registered and can't be served."""
+    return Failure(422, f"{ref} can't be served: {problem}.", param="model", code="model_not_servable")
 
 
 def refused(status: int, message: str, param: str | None = None) -> Failure:

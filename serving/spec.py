@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from luthier.config.deploy import ServeConfig
+from luthier.config.serve import ServeConfig
 
 Route = Literal["chat", "completions"]
 """What a request asks for: an answer to messages, or the continuation of a text."""
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """Which registered adapters an engine can hold.
+
+    Attributes:
+        registry_uri: The registry.
+        default_alias: Alias that a bare name stands for.
+        base_name: The base model's name, for messages.
+        base_digest: Digest of the base model, as manifests record it.
+        rendering: Digests of the files that decide which tokens a conversation becomes, of the engine's own tokenizer.
+        max_rank: Largest rank.
+    """
+
+    registry_uri: str
+    default_alias: str
+    base_name: str
+    base_digest: str
+    rendering: Mapping[str, str]
+    max_rank: int
 
 
 @dataclass(frozen=True)
@@ -19,10 +41,11 @@ class EngineSpec:
         model_id: The model's name at the endpoint.
         model_dir: Directory of the weights.
         tokenizer_dir: Directory of tokenizer and chat template.
-        adapters: Canonical name of each adapter to its directory.
-        max_rank: Largest rank among the adapters; 0: there are none.
+        adapters: Canonical name of each adapter that it holds from the start to the adapter's directory.
+        max_rank: Largest rank of an adapter that it can hold; 0: it holds none.
         serve: Limits and resources.
         gpu: Whether it reserves a GPU.
+        source: Where it finds adapters that are asked for later; None: it holds no others.
     """
 
     model_id: str
@@ -32,6 +55,7 @@ class EngineSpec:
     max_rank: int
     serve: ServeConfig
     gpu: bool
+    source: AdapterSource | None = None
 
     @property
     def resources(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from luthier.cli.jobs import jobs
+from luthier.cli.keys import keys
 from luthier.cli.models import models
 from luthier.cli.options import (
     AsJson,
@@ -33,6 +34,7 @@ app = typer.Typer(
 data = typer.Typer(help="Look at data before training.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
+app.add_typer(keys, name="keys")
 jobs(app)
 
 

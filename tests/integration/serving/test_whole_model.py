@@ -14,7 +14,7 @@ from luthier.manifest import BaseModelRef, write_manifest
 from luthier.registry import Registry
 from luthier.serving import ask, deploy, stop
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEY = "a-key-of-the-tests"
 CHAT = [{"role": "user", "content": "Name a colour."}]
 

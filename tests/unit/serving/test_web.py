@@ -2,52 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 
-from luthier.serving.ingress import key_digest, make_app
+from luthier.config.serve import LimitsConfig, ServeConfig
+from luthier.serving.keys import ApiKey, KeyRing, add_key, digest_of
 from luthier.serving.names import Names
+from luthier.serving.openapi import describe
 from luthier.serving.replies import Failure, Part
 from luthier.serving.spec import Route
+from luthier.serving.web import make_app
 
 KEY = "secret"
-ROUTES = ["/v1/models", "/v1/models/demo", "/v1/chat/completions", "/v1/completions", "/", "/docs", "/v2/none"]
-NAMES = Names({"demo": "demo@2", "demo@2": "demo@2", "a--b": "a--b"}, {"demo@2": "a--b", "a--b": "a--b"}, 512, 7)
+MASTER = ApiKey(name="master", sha256=digest_of(KEY))
+ROUTES = ["/", "/docs", "/v2/none", *(path for path in describe()["paths"] if path != "/health")]
+NAMES = Names(
+    {"demo": "demo@2", "demo@2": "demo@2", "a--b": "a--b"},
+    {"demo@2": "a--b", "a--b": "a--b"},
+    512,
+    7,
+    {"demo@1": "its rank is too large"},
+)
+HELLO = [{"role": "user", "content": "hello"}]
+CHAT = {"model": "demo", "messages": HELLO}
+TEXT = {"model": "demo", "prompt": "hello"}
 
 
-async def echo(route: Route, model: str, body: dict[str, Any]) -> AsyncIterator[Part]:
+async def echo(route: Route, model: str, body: dict[str, Any]) -> AsyncGenerator[Part]:
     """Answers with what reached it; a request may ask for a fault."""
-    if body.get("user") == "full":
-        raise BackPressureError(1, 1)
-    if body.get("user") == "broken":
+    user = body.get("user")
+    if user == "full":
+        raise OverflowError
+    if user == "broken":
         raise RuntimeError("/secret/path")
-    if body.get("user") == "refused":
+    if user == "slow":
+        await asyncio.sleep(60)
+    if user == "refused":
         yield Failure(400, "max_tokens: too many", param="max_tokens")
     elif body.get("stream"):
         yield "data: {}\n\n"
-        if body.get("user") == "late":
+        if user == "late":
             yield Failure(400, "too long")
+        if user == "dies":
+            raise RuntimeError("/secret/path")
+        if user == "stalls":
+            await asyncio.sleep(60)
         yield "data: [DONE]\n\n"
     else:
         yield {"route": route, "model": model, "body": body}
 
 
+def make_client(keys: KeyRing | None = None, *, capacity: int = 8, **settings: Any) -> TestClient:
+    app = make_app(ServeConfig(**settings), keys or KeyRing(MASTER), lambda: NAMES, echo, capacity=capacity)
+    headers = {"authorization": f"Bearer {KEY}"}
+    return TestClient(app, "http://127.0.0.1:8000", headers=headers, raise_server_exceptions=False)
+
+
 @pytest.fixture
 def client() -> TestClient:
-    return TestClient(
-        make_app(key_digest(KEY), NAMES, echo),
-        headers={"authorization": f"Bearer {KEY}"},
-        raise_server_exceptions=False,
-    )
+    return make_client()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("given", [None, "Bearer wrong", f"Basic {KEY}", KEY, "Bearer", f"Bearer {KEY}x"])
+@pytest.mark.parametrize("given", [None, "Bearer wrong", f"Basic {KEY}", "Basic !", KEY, "Bearer", f"Bearer {KEY}x"])
 def test_no_route_answers_without_the_key(client: TestClient, method: str, route: str, given: str | None) -> None:
     del client.headers["authorization"]
     reply = client.request(method, route, headers={} if given is None else {"authorization": given})
@@ -76,9 +101,9 @@ def test_one_model_by_any_of_its_names(client: TestClient, name: str) -> None:
 
 
 def test_the_engine_is_asked_by_the_canonical_name(client: TestClient) -> None:
-    reply = client.post("/v1/chat/completions", json={"model": "demo", "messages": []}).json()
+    reply = client.post("/v1/chat/completions", json=CHAT).json()
     assert (reply["route"], reply["model"], reply["body"]["model"]) == ("chat", "demo@2", "demo@2")
-    assert client.post("/v1/completions", json={"model": "a--b"}).json()["route"] == "completions"
+    assert client.post("/v1/completions", json={**TEXT, "model": "a--b"}).json()["route"] == "completions"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +150,7 @@ def test_unknown_routes_are_told_in_the_same_form(client: TestClient, method: st
 
 def test_what_the_engine_refuses_keeps_its_status_and_field(client: TestClient) -> None:
     for stream in (False, True):
-        reply = client.post("/v1/completions", json={"model": "demo", "user": "refused", "stream": stream})
+        reply = client.post("/v1/completions", json={**TEXT, "user": "refused", "stream": stream})
         assert reply.status_code == 400
         assert reply.json()["error"] == {
             "message": "max_tokens: too many",
@@ -136,22 +161,176 @@ def test_what_the_engine_refuses_keeps_its_status_and_field(client: TestClient) 
 
 
 def test_a_full_queue_says_when_to_come_again(client: TestClient) -> None:
-    reply = client.post("/v1/completions", json={"model": "demo", "user": "full"})
-    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    reply = client.post("/v1/completions", json={**TEXT, "user": "full"})
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
 
 
 def test_a_fault_of_the_servers_own_tells_nothing_of_it(client: TestClient) -> None:
-    reply = client.post("/v1/completions", json={"model": "demo", "user": "broken"})
+    reply = client.post("/v1/completions", json={**TEXT, "user": "broken"})
     assert reply.status_code == 500
     assert "secret" not in reply.text
     assert "Error" not in reply.json()["error"]["message"]
 
 
-def test_streams_pass_through_and_tell_a_late_fault(client: TestClient) -> None:
-    ask = {"model": "demo", "stream": True}
-    whole = client.post("/v1/chat/completions", json=ask)
+def test_a_stream_passes_through(client: TestClient) -> None:
+    whole = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
     assert whole.headers["content-type"].startswith("text/event-stream")
     assert whole.text == "data: {}\n\ndata: [DONE]\n\n"
-    late = client.post("/v1/chat/completions", json={**ask, "user": "late"}).text
-    assert '"too long"' in late
-    assert late.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(("user", "told"), [("late", "too long"), ("dies", "failed to answer"), ("stalls", "longer")])
+def test_a_stream_that_fails_ends_with_an_error_and_is_never_called_done(user: str, told: str) -> None:
+    reply = make_client(request_timeout_s=0.2).post("/v1/chat/completions", json={**CHAT, "stream": True, "user": user})
+    first, last = reply.text.strip().split("\n\n")
+    assert first == "data: {}"
+    assert told in json.loads(last.removeprefix("data: "))["error"]["message"]
+    assert "secret" not in reply.text
+
+
+def test_an_answer_that_takes_too_long_is_given_up() -> None:
+    reply = make_client(request_timeout_s=0.2).post("/v1/completions", json={**TEXT, "user": "slow"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (408, "timeout")
+
+
+def test_health_is_told_without_a_key(client: TestClient) -> None:
+    del client.headers["authorization"]
+    assert client.get("/health", headers={"host": "10.1.2.3"}).json() == {"status": "ok"}
+
+
+def test_a_browser_is_asked_for_the_key_as_a_password(client: TestClient) -> None:
+    del client.headers["authorization"]
+    refused = client.get("/v1/models", headers={"accept": "text/html"})
+    assert refused.headers["www-authenticate"].startswith("Basic ")
+    assert client.get("/v1/models", auth=("anyone", KEY)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:8000"}, 200),
+        ({"host": "localhost"}, 200),
+        ({"host": "[::1]:8000"}, 200),
+        ({"host": "models.example.com"}, 200),
+        ({"host": "evil.example.com"}, 403),
+        ({"host": "localhost.evil.example.com"}, 403),
+        ({"host": "[bad"}, 403),
+        ({"host": ""}, 403),
+        ({"origin": "http://127.0.0.1:8000"}, 200),
+        ({"origin": "https://chat.example.com"}, 200),
+        ({"origin": "https://evil.example.com"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_foreign_hosts_and_pages_are_refused(headers: dict[str, str], status: int) -> None:
+    client = make_client(allowed_hosts=["models.example.com"], allowed_origins=["https://chat.example.com"])
+    assert client.get("/v1/models", headers=headers).status_code == status
+
+
+def test_an_allowed_page_may_ask_before_it_sends_the_key() -> None:
+    client = make_client(allowed_origins=["https://chat.example.com"])
+    del client.headers["authorization"]
+    asked = {"origin": "https://chat.example.com", "access-control-request-method": "POST"}
+    assert client.options("/v1/chat/completions", headers=asked).status_code == 200
+    asked["origin"] = "https://evil.example.com"
+    assert client.options("/v1/chat/completions", headers=asked).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"chat_template": "{{ x }}"}, "chat_template"),
+        ({"prompt_embeds": "AAAA"}, "prompt_embeds"),
+        ({"mm_processor_kwargs": {}}, "mm_processor_kwargs"),
+        ({"messages": []}, "messages"),
+        ({"messages": HELLO * 9}, "messages: 9 messages; this endpoint allows 8"),
+        ({"messages": [{"role": "user"}]}, "content"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///"}}]}]},
+            "content",
+        ),
+        ({"n": 3}, "n: 3 answers; this endpoint allows 2"),
+        ({"n": 0}, "n"),
+        ({"max_tokens": 11}, "max_tokens"),
+        ({"max_completion_tokens": 11}, "max_completion_tokens"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"top_logprobs": 1}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 6}, "top_logprobs"),
+        ({"stop": ["a", "b", "c"]}, "stop"),
+        ({"stop": [""]}, "stop"),
+        ({"seed": 2**64}, "seed"),
+        ({"stream_options": {"include_usage": True}}, "stream"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "b" * 100}}}]}, "schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"a": "b" * 100}}}},
+            "schema",
+        ),
+        ({"response_format": {"type": "json_schema"}}, "json_schema"),
+    ],
+)
+def test_what_a_request_may_not_ask_for_is_named(fields: dict[str, Any], named: str) -> None:
+    limits = LimitsConfig(max_messages=8, max_n=2, max_tokens=10, max_logprobs=5, max_stop=2, max_schema_bytes=64)
+    reply = make_client(limits=limits).post("/v1/chat/completions", json={**CHAT, **fields})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["type"]) == (400, "invalid_request_error")
+    assert named in error["message"]
+
+
+def test_the_limit_of_tokens_holds_for_requests_that_name_none() -> None:
+    client = make_client(limits=LimitsConfig(max_tokens=10))
+    assert client.post("/v1/completions", json=TEXT).json()["body"]["max_tokens"] == 10
+    assert client.post("/v1/completions", json={**TEXT, "max_tokens": 3}).json()["body"]["max_tokens"] == 3
+
+
+def test_a_long_body_is_not_read_to_its_end() -> None:
+    client = make_client(limits=LimitsConfig(max_body_bytes=2048))
+    reply = client.post("/v1/completions", json={**TEXT, "prompt": "x" * 4000})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
+
+
+def test_a_registered_model_that_can_not_be_served_is_told_why(client: TestClient) -> None:
+    reply = client.post("/v1/completions", json={**TEXT, "model": "demo@1"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "model_not_servable")
+    assert "its rank is too large" in reply.json()["error"]["message"]
+
+
+def test_a_key_opens_its_models_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    made = add_key(path, "team", ["demo"], None)
+    client = make_client(KeyRing(MASTER, path))
+    own = {"authorization": f"Bearer {made}"}
+    assert client.post("/v1/completions", json=TEXT, headers=own).status_code == 200
+    refused = client.post("/v1/completions", json={**TEXT, "model": "a--b"}, headers=own)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
+    assert client.post("/v1/completions", json={**TEXT, "model": "none"}, headers=own).status_code == 403
+    assert {card["id"] for card in client.get("/v1/models", headers=own).json()["data"]} == {"demo", "demo@2"}
+    assert client.get("/v1/models/a--b", headers=own).status_code == 403
+
+
+def test_a_key_asks_no_oftener_than_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    made = add_key(path, "team", [], 2)
+    client = make_client(KeyRing(MASTER, path))
+    own = {"authorization": f"Bearer {made}"}
+    statuses = [client.post("/v1/completions", json=TEXT, headers=own) for _ in range(3)]
+    assert [one.status_code for one in statuses] == [200, 200, 429]
+    assert 25 <= int(statuses[-1].headers["retry-after"]) <= 30
+    assert client.post("/v1/completions", json=TEXT).status_code == 200
+
+
+def test_more_than_the_endpoint_holds_are_told_to_come_again() -> None:
+    app = make_app(ServeConfig(request_timeout_s=0.5), KeyRing(MASTER), lambda: NAMES, echo, capacity=2)
+
+    async def ask() -> list[int]:
+        headers = {"authorization": f"Bearer {KEY}"}
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
+            slow = {**TEXT, "user": "slow"}
+            replies = await asyncio.gather(*(client.post("/v1/completions", json=slow) for _ in range(3)))
+            replies.append(await client.post("/v1/completions", json=TEXT))
+            return [reply.status_code for reply in replies]
+
+    *first, last = asyncio.run(ask())
+    assert sorted(first) == [408, 408, 429]
+    assert last == 200

@@ -14,7 +14,7 @@ from luthier.config.model import ModelConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import ConfigError
 from luthier.exporting import merged
-from luthier.serving.catalog import adapter_problem
+from luthier.serving.adapters import adapter_problem
 from luthier.trainers.batches import collate
 from luthier.trainers.export import write_weights
 from luthier.trainers.loss import SumLoss

@@ -1,0 +1,118 @@
+"""How models are served: the endpoint, what it admits, and who may ask it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from luthier.config.base import Config
+
+
+class LimitsConfig(Config):
+    """The most that one request may ask for."""
+
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1 << 20
+    """Size of a request's body."""
+
+    max_messages: Annotated[int, Field(ge=1)] = 256
+    """Messages of a conversation."""
+
+    max_prompts: Annotated[int, Field(ge=1)] = 16
+    """Texts of one completion, embedding or classification request."""
+
+    max_n: Annotated[int, Field(ge=1)] = 8
+    """Answers to one prompt; no more than ``serve.max_num_seqs``."""
+
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of an answer, also of one whose request names no number. None: as many as ``serve.max_model_len`` leaves."""
+
+    max_logprobs: Annotated[int, Field(ge=0, le=20)] = 20
+    """Alternatives told for each token."""
+
+    max_stop: Annotated[int, Field(ge=1)] = 4
+    """Stop sequences."""
+
+    max_tools: Annotated[int, Field(ge=1)] = 32
+    """Tools that a request describes."""
+
+    max_schema_bytes: Annotated[int, Field(ge=64)] = 16384
+    """JSON schemas of a request, of the answer and of tools together, written as JSON."""
+
+
+class ServeConfig(Config):
+    """The OpenAI-compatible endpoint."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reachable from this machine only."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """TCP port."""
+
+    api_key_env: str = Field(default="LUTHIER_API_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$")
+    """Environment variable that holds the key to every model; the key itself never stands in a config."""
+
+    keys_file: str | None = None
+    """File of further keys, made by ``luthier keys``: each for some models, at a rate. Read anew when it changes; every
+    node that runs the ingress must see it."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Names and addresses by which clients may call the endpoint, besides ``serve.host``, this machine's name and
+    localhost. A request to another Host is refused, so that no web page can reach the endpoint by a name of its own."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Web pages of other origins whose scripts may call the endpoint, such as ``https://chat.example.com``."""
+
+    limits: LimitsConfig = LimitsConfig()
+    """The most that one request may ask for."""
+
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the engine computes in. ``auto``: bfloat16 where its processor multiplies in it, else float32."""
+
+    max_model_len: Annotated[int, Field(ge=16)] = 1024
+    """Longest prompt plus answer in tokens."""
+
+    max_num_seqs: Annotated[int, Field(ge=1)] = 16
+    """Requests that the engine decodes together."""
+
+    adapters: Literal["listed", "registered"] = "registered"
+    """Adapters that are served: those named at the start, or every one that is registered for the base model, also later,
+    by ``name``, ``name@version`` and ``name@alias``."""
+
+    refresh_s: Annotated[float, Field(gt=0.0, le=60.0)] = 0.3
+    """How often the endpoint looks for new versions and moved aliases."""
+
+    max_loras: Annotated[int, Field(ge=1)] = 4
+    """Adapters that the engine computes with at a time; the one used longest ago makes room for another."""
+
+    max_lora_rank: Annotated[int, Field(ge=1, le=512)] = 64
+    """Largest rank of an adapter that can be served; the engine is sized for the largest that is registered when it
+    starts, and 8 at least."""
+
+    num_replicas: Annotated[int, Field(ge=1)] = 1
+    """Engines."""
+
+    num_cpus: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs that each engine reserves, and threads that it computes with; an engine with a GPU reserves that instead."""
+
+    cpu_kvcache_gb: Annotated[int, Field(ge=1)] = 1
+    """Key-value cache of a CPU engine in GiB."""
+
+    max_queued_requests: Annotated[int, Field(ge=1)] = 128
+    """Requests that may wait; further ones are refused with 429 and told when to come again."""
+
+    tool_call_parser: str | None = None
+    """vLLM's parser of the model's tool calls, such as ``hermes``; None: a model calls only the tool that a request names."""
+
+    startup_timeout_s: float = Field(default=300.0, gt=0.0)
+    """How long the endpoint may take to come up."""
+
+    request_timeout_s: float = Field(default=120.0, gt=0.0)
+    """How long one request may take."""
+
+    parity_rows: Annotated[int, Field(ge=1)] = 20
+    """Test rows whose served answers are compared with the trainer's before the endpoint counts as live."""
+
+    parity_tolerance: float | None = Field(default=None, gt=0.0)
+    """Largest gap between the two best log-probabilities, in nats, at which a differing token is a near-tie. None: 0.01
+    where trainer and engine compute in float32, else 0.5."""

@@ -1,0 +1,36 @@
+"""What the ingress is told when it is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luthier.config.serve import ServeConfig
+from luthier.serving.catalog import Catalog
+from luthier.serving.watch import Watch
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the ingress is told.
+
+    Attributes:
+        serve: Limits, and who may call.
+        catalog: The engines, and what they hold from the start.
+        registry_uri: Where further versions and aliases are found.
+        default_alias: Alias that a bare name stands for.
+        created_s: When the endpoint was started, in seconds since 1970.
+        capacity: Requests that are answered or wait at a time.
+        root: Path below which the endpoint lies, without a slash at the end.
+    """
+
+    serve: ServeConfig
+    catalog: Catalog
+    registry_uri: str
+    default_alias: str
+    created_s: int
+    capacity: int
+    root: str
+
+    def watch(self) -> Watch:
+        """What tells the endpoint's names."""
+        return Watch(self.catalog, self.registry_uri, self.default_alias, self.serve.max_model_len, self.created_s)

@@ -1,0 +1,90 @@
+"""Which names the endpoint answers to now: versions that are registered and aliases that are moved while it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from luthier.errors import LuthierError
+from luthier.registry import ModelVersion, Registry
+from luthier.serving.adapters import problem_of
+from luthier.serving.catalog import Catalog, names_of
+from luthier.serving.names import Names
+from luthier.serving.spec import AdapterSource
+
+logger = logging.getLogger("ray.serve")
+
+
+class Watch:
+    """Looks into the registry. What never changes, a version and whether it can be served, is read once.
+
+    Args:
+        catalog: What was started; its names are served always.
+        registry_uri: The registry.
+        default_alias: Alias that a bare name stands for.
+        max_model_len: Longest prompt plus answer in tokens.
+        created_s: When the endpoint was started, in seconds since 1970.
+    """
+
+    def __init__(
+        self, catalog: Catalog, registry_uri: str, default_alias: str, max_model_len: int, created_s: int
+    ) -> None:
+        self._registry = Registry(registry_uri, default_alias)
+        self._default_alias = default_alias
+        self._source: AdapterSource | None = next((one.source for one in catalog.engines if one.source), None)
+        self._base_engine = next((one.model_id for one in catalog.engines if one.max_rank), "")
+        self._held = catalog.engine_of
+        bases = {one.model_id: one.model_id for one in catalog.engines if "@" not in one.model_id}
+        self._base = Names(bases, bases, max_model_len, created_s)
+        self._versions: dict[str, ModelVersion] = {}
+        self._problems: dict[str, str | None] = {}
+
+    def look(self) -> Names:
+        """The names as they stand.
+
+        Raises:
+            LuthierError: The registry can't be read; single versions that can't be are problems of theirs alone.
+            OSError: Likewise.
+        """
+        served: list[ModelVersion] = []
+        problems: dict[str, str] = {}
+        for name in self._registry.names():
+            aliases = self._registry.aliases(name)
+            for number in self._registry.numbers(name):
+                ref = f"{name}@{number}"
+                problem = self._problem(ref)
+                if problem is None:
+                    served.append(self._versions[ref].model_copy(update={"aliases": _at(aliases, number)}))
+                else:
+                    problems |= dict.fromkeys((ref, *(f"{name}@{alias}" for alias in _at(aliases, number))), problem)
+        found = names_of(served, self._default_alias)
+        engines = {version.ref: self._held.get(version.ref, self._base_engine) for version in served}
+        return replace(
+            self._base,
+            canonical={**found, **self._base.canonical},
+            engine_of={**engines, **self._base.engine_of},
+            problems=problems,
+        )
+
+    def _problem(self, ref: str) -> str | None:
+        """Why a version can't be served; None: it can."""
+        if ref not in self._problems:
+            try:
+                self._versions[ref] = self._registry.resolve(ref)
+                self._problems[ref] = self._why_not(ref)
+            except LuthierError as error:
+                logger.error("%s can't be served: %s", ref, error)
+                self._problems[ref] = "its files are damaged; the server's log tells which"
+        return self._problems[ref]
+
+    def _why_not(self, ref: str) -> str | None:
+        if ref in self._held:
+            return None
+        if self._source is None:
+            return "this endpoint was started for others; name it when the endpoint is started"
+        return problem_of(self._registry, self._versions[ref], self._source)
+
+
+def _at(aliases: Mapping[str, int], number: int) -> tuple[str, ...]:
+    return tuple(sorted(alias for alias, version in aliases.items() if version == number))
