@@ -27,19 +27,20 @@ class Admission:
     def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = capacity
         self._clock = clock
-        self._inside = 0
+        self.inside = 0
+        """Requests that are answered or wait."""
         self._buckets: dict[str, _Bucket] = {}
 
     def enter(self) -> bool:
         """Take a place, where one is free; whoever took it has to :meth:`leave`."""
-        if self._inside >= self._capacity:
+        if self.inside >= self._capacity:
             return False
-        self._inside += 1
+        self.inside += 1
         return True
 
     def leave(self) -> None:
         """Free a place."""
-        self._inside -= 1
+        self.inside -= 1
 
     def wait_s(self, key: ApiKey) -> int | None:
         """Count a request of the key.

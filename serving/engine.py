@@ -23,6 +23,7 @@ from luthier.errors import LuthierError
 from luthier.precision import Dtype, served_dtype
 from luthier.registry import Registry
 from luthier.serving.adapters import problem_of, rank_step
+from luthier.serving.metrics import AdapterLoads
 from luthier.serving.names import Refused
 from luthier.serving.replies import not_servable
 from luthier.serving.shapes import shape_problem
@@ -164,6 +165,7 @@ class RegisteredAdapters(LoraModelLoader):
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__()
         self._spec = spec
+        self._loads = AdapterLoads()
 
     async def load_model_from_config(self, lora_model_id: str, llm_config: LLMConfig) -> DiskMultiplexConfig:
         """The adapter's place on disk, every file checked.
@@ -171,7 +173,12 @@ class RegisteredAdapters(LoraModelLoader):
         Raises:
             Refused: It can't be served; the engine and its other adapters are none the worse.
         """
-        directory = await asyncio.to_thread(self._checked, lora_model_id)
+        try:
+            directory = await asyncio.to_thread(self._checked, lora_model_id)
+        except Refused:
+            self._loads.count(lora_model_id, loaded=False)
+            raise
+        self._loads.count(lora_model_id, loaded=True)
         return DiskMultiplexConfig(
             model_id=lora_model_id,
             max_total_tokens=None,

@@ -8,12 +8,16 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ray import serve
 from ray.serve.exceptions import BackPressureError
 from starlette.types import ASGIApp
 
 from luthier.errors import LuthierError
+from luthier.serving.admission import Admission
 from luthier.serving.front import Front
 from luthier.serving.keys import ApiKey, KeyRing
+from luthier.serving.metrics import Metrics
+from luthier.serving.record import Record, request_log
 from luthier.serving.replies import Part
 from luthier.serving.spec import Route
 from luthier.serving.web import make_app
@@ -37,6 +41,9 @@ class Ingress:
         self._keys = KeyRing(ApiKey(name="master", sha256=digest), Path(path) if path else None)
         self._watch = front.watch()
         self._names = self._watch.look()
+        self._admission = Admission(front.capacity)
+        self._metrics = Metrics()
+        self._log = request_log(front.serve.request_log)
         self._handles: dict[str, Any] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -45,8 +52,20 @@ class Ingress:
         self._refreshing = asyncio.create_task(self._refresh())
         front = self._front
         return make_app(
-            front.serve, self._keys, lambda: self._names, self._answer, capacity=front.capacity, root=front.root
+            front.serve,
+            self._keys,
+            lambda: self._names,
+            self._answer,
+            self._admission,
+            observe=self._observe,
+            request_id=lambda: serve.context._get_serve_request_context().request_id,
+            root=front.root,
         )
+
+    def _observe(self, record: Record) -> None:
+        self._metrics.count(record)
+        self._metrics.inside(self._admission.inside)
+        self._log(record)
 
     async def _refresh(self) -> None:
         """Follow the registry and the file of keys; where one can't be read, what was known of it holds."""

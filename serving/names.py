@@ -31,6 +31,7 @@ class Names:
         max_model_len: Longest prompt plus answer in tokens.
         created_s: When the endpoint was started, in seconds since 1970.
         problems: Names that lead to nothing that can be served, with the reason.
+        lineage: Canonical name to the id of the training run that made the model.
     """
 
     canonical: Mapping[str, str]
@@ -38,6 +39,7 @@ class Names:
     max_model_len: int
     created_s: int
     problems: Mapping[str, str] = field(default_factory=dict)
+    lineage: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, asked: object, key: ApiKey) -> str:
         """The canonical name of what a request asked for.

@@ -65,6 +65,7 @@ class Watch:
             canonical={**found, **self._base.canonical},
             engine_of={**engines, **self._base.engine_of},
             problems=problems,
+            lineage={version.ref: version.manifest.lineage_id for version in served},
         )
 
     def _problem(self, ref: str) -> str | None:

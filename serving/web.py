@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -26,9 +27,10 @@ from starlette.types import ASGIApp
 from luthier.config.serve import ServeConfig
 from luthier.serving.admission import Admission
 from luthier.serving.guard import HEALTH, Guard, own_hosts
-from luthier.serving.keys import KeyRing
+from luthier.serving.keys import ApiKey, KeyRing
 from luthier.serving.names import Names, Refused
 from luthier.serving.openapi import describe
+from luthier.serving.record import Observe, Record, is_usage
 from luthier.serving.replies import INTERNAL, OVERLOADED, TIMED_OUT, Failure, Part, invalid, too_often
 from luthier.serving.requests import checked
 from luthier.serving.spec import Route
@@ -40,7 +42,15 @@ Answer = Callable[[Route, str, dict[str, Any]], AsyncGenerator[Part]]
 
 
 def make_app(
-    serve: ServeConfig, keys: KeyRing, names: Callable[[], Names], answer: Answer, *, capacity: int, root: str = ""
+    serve: ServeConfig,
+    keys: KeyRing,
+    names: Callable[[], Names],
+    answer: Answer,
+    admission: Admission,
+    *,
+    observe: Observe = lambda record: None,
+    request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    root: str = "",
 ) -> ASGIApp:
     """The application.
 
@@ -49,10 +59,11 @@ def make_app(
         keys: Keys that open it.
         names: Tells the names as they stand.
         answer: Asks an engine.
-        capacity: Requests that are answered or wait at a time; further ones are told to come again.
+        admission: Counts the requests that are answered or wait.
+        observe: Told of each request when it has ended.
+        request_id: Tells the present request's id.
         root: Path below which it lies, without a slash at the end.
     """
-    admission = Admission(capacity)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -67,16 +78,44 @@ def make_app(
         return JSONResponse(names().card(request.path_params["model"], request.state.key))
 
     async def generate(route: Route, request: Request) -> Response:
-        wait_s = admission.wait_s(request.state.key)
-        if wait_s is not None:
-            return _failed(too_often(wait_s))
+        record = Record(request_id(), route, request.state.key.name)
+        try:
+            parts = await admitted(route, request, record)
+        except (Refused, ValidationError) as error:
+            failure = _failure_of(error)
+            record.failed(failure)
+            observe(record)
+            return _failed(failure)
+        return await _respond(parts)
+
+    async def admitted(route: Route, request: Request, record: Record) -> AsyncGenerator[Part]:
+        """The answer of the engine to a request that passes every check.
+
+        Raises:
+            Refused, ValidationError: It does not.
+        """
+        key: ApiKey = request.state.key
+        if (wait_s := admission.wait_s(key)) is not None:
+            raise Refused(too_often(wait_s))
         body = await _json_object(request, serve.limits.max_body_bytes)
-        canonical = names().resolve(body.get("model"), request.state.key)
+        record.model = names().resolve(body.get("model"), key)
+        record.lineage_id = names().lineage.get(record.model, "")
         # The engine knows a model by its canonical name alone.
-        fields = checked(route, {**body, "model": canonical}, serve.limits, serve.max_num_seqs)
+        fields = checked(route, {**body, "model": record.model}, serve.limits, serve.max_num_seqs)
+        record.stream = bool(fields.get("stream"))
         if not admission.enter():
-            return _failed(OVERLOADED)
-        return await _respond(_until_left(answer(route, canonical, fields), admission), serve.request_timeout_s)
+            raise Refused(OVERLOADED)
+        return _followed(
+            answer(route, record.model, _counted(fields)),
+            record,
+            serve.request_timeout_s,
+            asks_usage=_asks_usage(fields),
+            leave=leave,
+        )
+
+    def leave(record: Record) -> None:
+        admission.leave()
+        observe(record)
 
     origins = list(serve.allowed_origins)
     return Starlette(
@@ -97,7 +136,6 @@ def make_app(
         ][0 if origins else 1 :],
         exception_handlers={
             Refused: _on_refused,
-            ValidationError: _on_invalid,
             HTTPException: _on_http_error,
             Exception: _on_fault,
         },
@@ -129,60 +167,92 @@ def _not_json(name: str) -> None:
     raise ValueError(name)
 
 
-async def _until_left(parts: AsyncGenerator[Part], admission: Admission) -> AsyncGenerator[Part]:
-    """The parts; when they end, or nobody wants them any more, the request's place is free again."""
+def _asks_usage(fields: Mapping[str, Any]) -> bool:
+    return bool(fields.get("stream_options", {}).get("include_usage"))
+
+
+def _counted(fields: dict[str, Any]) -> dict[str, Any]:
+    """The request, so that a stream ends with its count of tokens, whether the client asked for that or not."""
+    return {**fields, "stream_options": {"include_usage": True}} if fields.get("stream") else fields
+
+
+async def _followed(
+    parts: AsyncGenerator[Part],
+    record: Record,
+    timeout_s: float,
+    *,
+    asks_usage: bool,
+    leave: Callable[[Record], None],
+) -> AsyncGenerator[Part]:
+    """The parts, noted in the record; when they end, or nobody wants them any more, the request has left.
+
+    A fault is the last part, whatever the engine says after it.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    fault: Failure | None = None
     try:
         async with aclosing(parts):
-            async for part in parts:
-                yield part
+            while (part := await _before(deadline, parts)) is not None:
+                record.saw(part)
+                if isinstance(part, Failure):
+                    fault = part
+                    break
+                if asks_usage or not (isinstance(part, str) and is_usage(part)):
+                    yield part
+        fault = fault or (None if record.status else INTERNAL)  # an engine that says nothing
     except OverflowError:
-        yield OVERLOADED
+        fault = OVERLOADED
+    except TimeoutError:
+        fault = TIMED_OUT
+    except (asyncio.CancelledError, GeneratorExit):
+        record.left()
+        raise
     except Exception:
         logger.exception("a request failed")
-        yield INTERNAL
+        fault = INTERNAL
     finally:
-        admission.leave()
+        if fault is not None:
+            record.failed(fault)
+        record.ended()
+        leave(record)
+    if fault is not None:
+        yield fault
 
 
-async def _respond(parts: AsyncGenerator[Part], timeout_s: float) -> Response:
+async def _before(deadline: float, parts: AsyncGenerator[Part]) -> Part | None:
+    async with asyncio.timeout_at(deadline):
+        return await anext(parts, None)
+
+
+async def _respond(parts: AsyncGenerator[Part]) -> Response:
     """The response that an engine's first part begins."""
-    deadline = asyncio.get_running_loop().time() + timeout_s
-    first = await _next(parts, deadline) or INTERNAL
+    first = await anext(parts)
     if isinstance(first, str):
-        return StreamingResponse(_events(first, parts, deadline), media_type="text/event-stream")
-    await parts.aclose()
+        return StreamingResponse(_events(first, parts), media_type="text/event-stream")
+    async for _ in parts:  # to the end: who stops before it counts as a client that left
+        continue
     return _failed(first) if isinstance(first, Failure) else JSONResponse(first)
 
 
-async def _events(first: str, parts: AsyncGenerator[Part], deadline: float) -> AsyncIterator[str]:
+async def _events(first: str, parts: AsyncGenerator[Part]) -> AsyncIterator[str]:
     """Server-sent events. A fault on the way is told in one, as the status has gone out already, and ends the stream
     without the ``[DONE]`` that says that an answer is whole.
     """
     async with aclosing(parts):
         yield first
-        while (part := await _next(parts, deadline)) is not None:
-            if isinstance(part, Failure):
-                yield f"data: {json.dumps(part.body())}\n\n"
-                return
-            yield str(part)
+        async for part in parts:
+            yield f"data: {json.dumps(part.body())}\n\n" if isinstance(part, Failure) else str(part)
 
 
-async def _next(parts: AsyncGenerator[Part], deadline: float) -> Part | None:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await anext(parts, None)
-    except TimeoutError:
-        return TIMED_OUT
+def _failure_of(error: Refused | ValidationError) -> Failure:
+    if isinstance(error, Refused):
+        return error.failure
+    return invalid(error.errors(include_url=False, include_input=False, include_context=False))
 
 
 async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return _failed(error.failure)
-
-
-async def _on_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ValidationError)
-    return _failed(invalid(error.errors(include_url=False, include_input=False, include_context=False)))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

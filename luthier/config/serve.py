@@ -75,6 +75,10 @@ class ServeConfig(Config):
     max_num_seqs: Annotated[int, Field(ge=1)] = 16
     """Requests that the engine decodes together."""
 
+    request_log: str | None = None
+    """File to which a JSON object is written for each request: who asked which version, how long it took, how many tokens;
+    never what was said. None: the ingress's log, which Ray keeps."""
+
     adapters: Literal["listed", "registered"] = "registered"
     """Adapters that are served: those named at the start, or every one that is registered for the base model, also later,
     by ``name``, ``name@version`` and ``name@alias``."""

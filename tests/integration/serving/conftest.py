@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,17 @@ class Live:
         """A plain client, for what the ``openai`` one would not send; paths begin with ``/``."""
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.endpoint.base_url.removesuffix("/v1"), headers=headers, timeout=120.0)
+
+    def logged(self, request_id: str, within_s: float = 20.0) -> dict[str, Any]:
+        """The line of the request log about a request."""
+        assert self.cfg.serve.request_log is not None
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            for line in Path(self.cfg.serve.request_log).read_text().splitlines():
+                if (found := json.loads(line))["request_id"] == request_id:
+                    return dict(found)
+            time.sleep(0.05)
+        raise AssertionError(f"request {request_id} is not in the log")
 
     @property
     def registry(self) -> Registry:
@@ -113,6 +126,7 @@ def live(ray_session: Any, base_model_dir: Path, tmp_path_factory: pytest.TempPa
         "serve.max_num_seqs": 4,
         "serve.keys_file": directory / "keys.json",
         "serve.max_loras": 2,
+        "serve.request_log": directory / "requests.jsonl",
         "serve.startup_timeout_s": 400,
     }
     cfg = load_config(ROOT / "configs" / "quickstart.yaml", [f"{key}={value}" for key, value in settings.items()])

