@@ -192,9 +192,7 @@ class Head:
         hidden_NH = self._hidden(inputs)[has_loss_K]
         return linear_cross_entropy(hidden_NH, linear.weight, linear.bias, targets_N)
 
-    def token_losses(
-        self, inputs: dict[str, Any], has_loss_K: torch.Tensor, targets_N: torch.Tensor
-    ) -> torch.Tensor:
+    def token_losses(self, inputs: dict[str, Any], has_loss_K: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
         """The same for each of N tokens; the head is frozen."""
         linear = self._causal.get_output_embeddings()
         return token_cross_entropies(self._hidden(inputs)[has_loss_K], linear.weight, linear.bias, targets_N)
