@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from luthier.config import RunConfig
-from luthier.errors import LuthierError, ServingError
+from luthier.errors import IntegrityError, ServingError
 from luthier.registry import ModelVersion, Registry
 from luthier.serving.adapters import (
     RENDERING,
@@ -61,7 +61,7 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
     whole = [version for version in listed.values() if not _is_adapter(version)]
     adapters = [version for version in listed.values() if _is_adapter(version)]
     engines = [_own_engine(registry, version, cfg) for version in whole]
-    names = names_of(list(listed.values()), cfg.registry.alias)
+    names = names_of(list(listed.values()), cfg.registry.alias, listed)
     if adapters or not engines:
         base_id = base_name(cfg.model.model_name_or_path)
         if base_id in names:
@@ -113,7 +113,7 @@ def _base_engine(
     for version in adapters:
         if problem := problem_of(registry, version, source):
             raise ServingError(f"{version.ref} can't be served as an adapter: {problem}.")
-    servable = [version for version in others if problem_of(registry, version, source) is None]
+    servable = [version for version in others if _fits(registry, version, source)]
     ranks = [largest_rank(settings_of(registry, version)) for version in (*adapters, *servable)]
     rank = rank_step(max(ranks, default=1)) if adapters or later else 0
     return EngineSpec(
@@ -134,7 +134,7 @@ def _of_base(registry: Registry, base_digest: str) -> Iterator[ModelVersion]:
         for number in registry.numbers(name):
             try:
                 version = registry.resolve(f"{name}@{number}")
-            except LuthierError:
+            except IntegrityError:
                 continue
             manifest = version.manifest
             if (
@@ -143,6 +143,13 @@ def _of_base(registry: Registry, base_digest: str) -> Iterator[ModelVersion]:
                 and manifest.objective != "classification"
             ):
                 yield version
+
+
+def _fits(registry: Registry, version: ModelVersion, source: AdapterSource) -> bool:
+    try:
+        return problem_of(registry, version, source) is None
+    except IntegrityError:
+        return False
 
 
 def _rendering(version: ModelVersion | None, base_model_dir: Path) -> dict[str, str]:
@@ -157,10 +164,18 @@ def base_name(model_name_or_path: str) -> str:
     return model_name_or_path.removeprefix("package:").rstrip("/").rpartition("/")[2]
 
 
-def names_of(versions: Sequence[ModelVersion], default_alias: str) -> dict[str, str]:
-    """Every name of the versions, to ``name@N``; a bare name is the default alias's version, else the newest served."""
+def names_of(versions: Sequence[ModelVersion], default_alias: str, listed: Collection[str]) -> dict[str, str]:
+    """Every name of the versions, to ``name@N``. A bare name is the default alias's version, else the newest that is
+    listed: a version that was only registered, and that no gate has passed, is never picked by chance.
+
+    Args:
+        versions: What can be served.
+        default_alias: Alias that a bare name stands for.
+        listed: References of the versions that were named when the endpoint was started.
+    """
     names: dict[str, str] = {}
     for version in sorted(versions, key=lambda one: (default_alias in one.aliases, one.version)):
-        aliases = (f"{version.name}@{alias}" for alias in version.aliases)
-        names |= dict.fromkeys((version.name, version.ref, *aliases), version.ref)
+        names |= dict.fromkeys((version.ref, *(f"{version.name}@{alias}" for alias in version.aliases)), version.ref)
+        if default_alias in version.aliases or version.ref in listed:
+            names[version.name] = version.ref
     return names

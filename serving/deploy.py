@@ -19,7 +19,7 @@ from luthier.serving.address import base_url, require_free_port
 from luthier.serving.catalog import Catalog, build_catalog
 from luthier.serving.endpoint import Endpoint
 from luthier.serving.front import Front
-from luthier.serving.keys import digest_of
+from luthier.serving.keys import ApiKey, KeyRing, digest_of
 from luthier.serving.spec import EngineSpec
 
 APP_NAME = "luthier"
@@ -45,7 +45,8 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
         base_digest: Digest of the base model, as manifests record it.
 
     Raises:
-        ConfigError: No API key in the environment, the port is taken, or Ray Serve runs on another one.
+        ConfigError: No API key in the environment, a file of keys that can't be read, the port is taken, or Ray Serve
+            runs on another one.
         ResourceError: The cluster has not what all engines together reserve.
         ServingError: An endpoint runs on this cluster already, a model can't be served, or the engine did not come up
             in time; the message holds its own reason.
@@ -55,6 +56,8 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
     key = os.environ.get(cfg.serve.api_key_env)
     if not key:
         raise ConfigError(f"no API key: environment variable {cfg.serve.api_key_env} (serve.api_key_env) is not set.")
+    master = ApiKey(name="master", sha256=digest_of(key))
+    KeyRing(master, Path(cfg.serve.keys_file) if cfg.serve.keys_file else None)  # refuses a file that can't be read
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     catalog = build_catalog(cfg, base_model_dir, refs, base_digest)
     require_room(catalog.engines)
@@ -62,7 +65,7 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
     url = base_url(cfg.serve.host, cfg.serve.port, prefix)
     front = _front(cfg, catalog, prefix)
     try:
-        target = serve.RunTarget(target=_application(front, key), name=APP_NAME, route_prefix=prefix)
+        target = serve.RunTarget(target=_application(front, master), name=APP_NAME, route_prefix=prefix)
         serve.run_many([target], wait_for_applications_running=False, wait_for_ingress_deployment_creation=False)
         _wait_until_running(cfg.serve.startup_timeout_s)
         engine = serve.get_deployment_handle(_engine_name(catalog.engines[0].model_id), APP_NAME)
@@ -74,7 +77,11 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
 
 
 def _front(cfg: RunConfig, catalog: Catalog, prefix: str) -> Front:
-    settings = cfg.serve
+    # Replicas may run in another working directory.
+    places = {
+        key: str(Path(value).resolve()) for key in ("keys_file", "request_log") if (value := getattr(cfg.serve, key))
+    }
+    settings = cfg.serve.model_copy(update=places)
     return Front(
         serve=settings,
         catalog=catalog,
@@ -181,7 +188,7 @@ def _shut_down(controller: Any) -> None:
         time.sleep(0.1)
 
 
-def _application(front: Front, key: str) -> Any:
+def _application(front: Front, master: ApiKey) -> Any:
     """Engines and the ingress before them, bound."""
     from ray import serve
 
@@ -200,7 +207,7 @@ def _application(front: Front, key: str) -> Any:
         max_ongoing_requests=front.capacity * 2,
         max_queued_requests=-1,
         ray_actor_options={"num_cpus": 0},
-    ).bind(engines, front, digest_of(key))
+    ).bind(engines, front, master)
 
 
 def engine_options(spec: EngineSpec) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ray.serve.llm.deployment import LLMServer
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from luthier.errors import LuthierError
+from luthier.errors import IntegrityError
 from luthier.precision import Dtype, served_dtype
 from luthier.registry import Registry
 from luthier.serving.adapters import problem_of, rank_step
@@ -202,7 +202,7 @@ class RegisteredAdapters(LoraModelLoader):
             problem = problem_of(registry, registry.resolve(ref), source)
             if problem is None:
                 return registry.fetch(ref) / "adapter"
-        except LuthierError as error:
+        except IntegrityError as error:
             logger.error("%s can't be loaded: %s", ref, error)
             problem = "its files are damaged; the server's log tells which"
         raise Refused(not_servable(ref, problem))

@@ -14,9 +14,11 @@ from starlette.types import ASGIApp
 
 from luthier.errors import LuthierError
 from luthier.serving.admission import Admission
+from luthier.serving.canary import CanaryWatch
 from luthier.serving.front import Front
 from luthier.serving.keys import ApiKey, KeyRing
 from luthier.serving.metrics import Metrics
+from luthier.serving.names import Names
 from luthier.serving.record import Record, request_log
 from luthier.serving.replies import Part
 from luthier.serving.spec import Route
@@ -31,16 +33,17 @@ class Ingress:
     Args:
         engines: Handles of the engine deployments, by model id.
         front: Everything else.
-        digest: SHA-256 of the key that opens every model, in hex.
+        master: The key that opens every model.
     """
 
-    def __init__(self, engines: Mapping[str, Any], front: Front, digest: str) -> None:
+    def __init__(self, engines: Mapping[str, Any], front: Front, master: ApiKey) -> None:
         self._engines = {model_id: handle.options(stream=True) for model_id, handle in engines.items()}
         self._front = front
         path = front.serve.keys_file
-        self._keys = KeyRing(ApiKey(name="master", sha256=digest), Path(path) if path else None)
+        self._keys = KeyRing(master, Path(path) if path else None)
         self._watch = front.watch()
         self._names = self._watch.look()
+        self._canaries = CanaryWatch(front.serve.canary)
         self._admission = Admission(front.capacity)
         self._metrics = Metrics()
         self._log = request_log(front.serve.request_log)
@@ -63,6 +66,7 @@ class Ingress:
         )
 
     def _observe(self, record: Record) -> None:
+        self._canaries.saw(record)
         self._metrics.count(record)
         self._metrics.inside(self._admission.inside)
         self._log(record)
@@ -73,13 +77,29 @@ class Ingress:
         while True:
             await asyncio.sleep(self._front.serve.refresh_s)
             try:
-                self._names = await asyncio.to_thread(self._watch.look)
+                self._take_up(await asyncio.to_thread(self._watch.look))
                 await asyncio.to_thread(self._keys.refresh)
+                await self._end_canaries()
                 told = ""
             except (LuthierError, OSError) as error:
                 if str(error) != told:
                     told = str(error)
                     logger.error("names and keys stay as they are: %s", told)
+
+    def _take_up(self, names: Names) -> None:
+        """The names as they stand now. A canary is judged by what it did since it became one."""
+        begun = set(names.splits.values()) - set(self._names.splits.values())
+        self._canaries.forget(model for split in begun for model in (split.canary, split.stable))
+        self._names = names
+
+    async def _end_canaries(self) -> None:
+        """End the canaries that have failed; a name is part of a split once by its alias, and once bare."""
+        for asked, split in self._names.splits.items():
+            name, _, alias = asked.partition("@")
+            breach = self._canaries.breach(split) if alias else None
+            if breach is not None:
+                logger.error("the canary %s of %s is ended: %s", split.canary, asked, breach.reason)
+                await asyncio.to_thread(self._watch.end_canary, name, alias, breach)
 
     async def _answer(self, route: Route, model: str, body: dict[str, Any]) -> AsyncGenerator[Part]:
         parts = self._handle(model).answer.remote(route, body)

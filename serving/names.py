@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,26 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
+class Split:
+    """A canary: a version that answers a share of a name's requests.
+
+    Attributes:
+        canary: Its canonical name.
+        stable: The canonical name of the version that answers the others.
+        weight: The share, between 0 and 1.
+    """
+
+    canary: str
+    stable: str
+    weight: float
+
+    def choose(self, user: str) -> str:
+        """The version for a user: always the same one, and chosen anew with each canary."""
+        drawn = int.from_bytes(hashlib.sha256(f"{self.canary}\0{user}".encode()).digest()[:8])
+        return self.canary if drawn < self.weight * 2**64 else self.stable
+
+
+@dataclass(frozen=True)
 class Names:
     """Who answers to what.
 
@@ -32,6 +53,7 @@ class Names:
         created_s: When the endpoint was started, in seconds since 1970.
         problems: Names that lead to nothing that can be served, with the reason.
         lineage: Canonical name to the id of the training run that made the model.
+        splits: Names whose requests are shared with a canary.
     """
 
     canonical: Mapping[str, str]
@@ -40,18 +62,27 @@ class Names:
     created_s: int
     problems: Mapping[str, str] = field(default_factory=dict)
     lineage: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, Split] = field(default_factory=dict)
 
-    def resolve(self, asked: object, key: ApiKey) -> str:
+    def resolve(self, asked: object, key: ApiKey, user: str = "") -> str:
         """The canonical name of what a request asked for.
 
         Args:
             asked: The request's ``model``.
             key: Who asks.
+            user: For whom, as the request says; decides which version answers where there is a canary. Empty: the key
+                itself.
 
         Raises:
             Refused: 400 where no name was given, 403 where the key does not open the model, 404 where nothing is served
                 under the name, 422 where what is there can't be.
         """
+        name = self._checked(asked, key)
+        split = self.splits.get(name)
+        return split.choose(user or key.name) if split else self.canonical[name]
+
+    def _checked(self, asked: object, key: ApiKey) -> str:
+        """A name that is served and that the key opens."""
         if not isinstance(asked, str):
             raise Refused(Failure(400, f"model: give one of {self._told(key)}", param="model"))
         canonical = self.canonical.get(asked)
@@ -63,7 +94,7 @@ class Names:
         if canonical is None:
             message = f"the model {asked[:_LONGEST_REPEATED]!r} does not exist; models are {self._told(key)}"
             raise Refused(Failure(404, message, param="model", code="model_not_found"))
-        return canonical
+        return asked
 
     def card(self, name: str, key: ApiKey) -> dict[str, Any]:
         """What the API tells of a model; the place of its files stays private.
@@ -76,7 +107,7 @@ class Names:
             "object": "model",
             "created": self.created_s,
             "owned_by": "luthier",
-            "root": self.resolve(name, key),
+            "root": self.canonical[self._checked(name, key)],
             "max_model_len": self.max_model_len,
         }
 

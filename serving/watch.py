@@ -6,12 +6,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from luthier.errors import LuthierError
+from luthier.errors import IntegrityError
 from luthier.registry import ModelVersion, Registry
 from luthier.serving.adapters import problem_of
+from luthier.serving.canary import Breach
 from luthier.serving.catalog import Catalog, names_of
-from luthier.serving.names import Names
+from luthier.serving.names import Names, Split
 from luthier.serving.spec import AdapterSource
+
+ENDPOINT = "endpoint"
+"""Who ended a canary, in the history."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -49,8 +53,14 @@ class Watch:
         """
         served: list[ModelVersion] = []
         problems: dict[str, str] = {}
+        splits: dict[str, Split] = {}
         for name in self._registry.names():
-            aliases = self._registry.aliases(name)
+            standing = self._registry.standing(name)
+            aliases = standing.aliases if standing else {}
+            for alias, canary in (standing.canaries if standing else {}).items():
+                split = Split(f"{name}@{canary.version}", f"{name}@{aliases[alias]}", canary.weight)
+                asked = (f"{name}@{alias}", *([name] if alias == self._default_alias else []))
+                splits |= dict.fromkeys(asked, split)
             for number in self._registry.numbers(name):
                 ref = f"{name}@{number}"
                 problem = self._problem(ref)
@@ -58,15 +68,24 @@ class Watch:
                     served.append(self._versions[ref].model_copy(update={"aliases": _at(aliases, number)}))
                 else:
                     problems |= dict.fromkeys((ref, *(f"{name}@{alias}" for alias in _at(aliases, number))), problem)
-        found = names_of(served, self._default_alias)
+        found = names_of(served, self._default_alias, self._held)
         engines = {version.ref: self._held.get(version.ref, self._base_engine) for version in served}
         return replace(
             self._base,
             canonical={**found, **self._base.canonical},
             engine_of={**engines, **self._base.engine_of},
             problems=problems,
+            splits={name: split for name, split in splits.items() if {split.canary, split.stable} <= engines.keys()},
             lineage={version.ref: version.manifest.lineage_id for version in served},
         )
+
+    def end_canary(self, name: str, alias: str, breach: Breach) -> None:
+        """Give an alias's requests back to its version, and record why.
+
+        Raises:
+            LuthierError: The registry can't be written, or someone was faster.
+        """
+        self._registry.end_canary(name, alias, ENDPOINT, breach.reason, breach.figures)
 
     def _problem(self, ref: str) -> str | None:
         """Why a version can't be served; None: it can."""
@@ -74,7 +93,7 @@ class Watch:
             try:
                 self._versions[ref] = self._registry.resolve(ref)
                 self._problems[ref] = self._why_not(ref)
-            except LuthierError as error:
+            except IntegrityError as error:
                 logger.error("%s can't be served: %s", ref, error)
                 self._problems[ref] = "its files are damaged; the server's log tells which"
         return self._problems[ref]

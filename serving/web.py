@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
@@ -98,7 +98,7 @@ def make_app(
         if (wait_s := admission.wait_s(key)) is not None:
             raise Refused(too_often(wait_s))
         body = await _json_object(request, serve.limits.max_body_bytes)
-        record.model = names().resolve(body.get("model"), key)
+        record.model = names().resolve(body.get("model"), key, str(body.get("user") or ""))
         record.lineage_id = names().lineage.get(record.model, "")
         # The engine knows a model by its canonical name alone.
         fields = checked(route, {**body, "model": record.model}, serve.limits, serve.max_num_seqs)
@@ -146,14 +146,17 @@ async def _json_object(request: Request, most_bytes: int) -> dict[str, Any]:
     """The body of a request.
 
     Raises:
-        Refused: It is too long, or no JSON object; NaN and infinity, which Python reads, are not JSON.
+        Refused: It is too long, cut off, or no JSON object; NaN and infinity, which Python reads, are not JSON.
     """
     data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > most_bytes:
-            message = f"the body is longer than the {most_bytes} bytes that this endpoint takes"
-            raise Refused(Failure(413, message, code="body_too_large"))
+    try:
+        async for piece in request.stream():
+            data += piece
+            if len(data) > most_bytes:
+                message = f"the body is longer than the {most_bytes} bytes that this endpoint takes"
+                raise Refused(Failure(413, message, code="body_too_large"))
+    except ClientDisconnect as error:
+        raise Refused(Failure(499, "the client left before its request was whole", code="client_left")) from error
     try:
         body = json.loads(bytes(data), parse_constant=_not_json)
     except (ValueError, RecursionError) as error:

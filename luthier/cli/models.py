@@ -9,12 +9,14 @@ import typer
 from luthier.cli.options import AsJson, DryRun, RegistryUri, emit
 
 if TYPE_CHECKING:
-    from luthier.registry import ModelVersion
+    from luthier.registry import ModelVersion, Registry
 
 models = typer.Typer(help="Registered models: versions and aliases.", no_args_is_help=True, rich_markup_mode=None)
 
 Reference = Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]")]
 Alias = Annotated[str, typer.Option(help="The alias.")]
+Reason = Annotated[str, typer.Option(help="Why, for the audit record.")]
+Force = Annotated[bool, typer.Option("--force", help="Pass over the gate; the audit record says so.")]
 
 
 @models.command("list")
@@ -51,23 +53,62 @@ def show(model: Reference, registry: RegistryUri = "registry", as_json: AsJson =
 def promote(
     model: Reference,
     alias: Alias = "champion",
-    reason: Annotated[str, typer.Option(help="Why, for the audit record.")] = "promoted by hand",
+    reason: Reason = "promoted by hand",
+    force: Force = False,
     registry: RegistryUri = "registry",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Move an alias to a version whose stored evaluation passes the gate of its config."""
-    from luthier.promotion import check_promotion
     from luthier.registry import Registry, system_user
 
     store = Registry(registry)
     version = store.resolve(model)
     before = store.aliases(version.name).get(alias, 0)
-    figures = check_promotion(store, version, alias)
+    figures = _gate(store, version, alias, force=force)
     if not dry_run:
         number, actor = version.version, system_user()
-        store.set_alias(version.name, alias, number, actor, reason, figures=figures, expected_version=before)
+        store.set_alias(
+            version.name, alias, number, actor, reason, figures=figures, expected_version=before, forced=force
+        )
     _tell_move(version, alias, dry_run=dry_run, as_json=as_json)
+
+
+@models.command()
+def canary(
+    model: Reference,
+    weight: Annotated[float, typer.Option(help="Share of the alias's requests, between 0 and 1; 0 ends the canary.")],
+    alias: Alias = "champion",
+    reason: Reason = "canary by hand",
+    force: Force = False,
+    registry: RegistryUri = "registry",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a version that passes the gate answer a share of an alias's requests; endpoints end it if it fails."""
+    from luthier.registry import Registry, system_user
+
+    store = Registry(registry)
+    version = store.resolve(model)
+    if weight == 0.0:
+        if not dry_run:
+            store.end_canary(version.name, alias, system_user(), reason)
+    else:
+        figures = _gate(store, version, alias, force=force)
+        if not dry_run:
+            store.begin_canary(
+                version.name, alias, version.version, weight, system_user(), reason, figures=figures, forced=force
+            )
+    facts = {"version": version.ref, "alias": alias, "weight": weight, "dry_run": dry_run}
+    verb = "would answer" if dry_run else "answers"
+    emit(facts, as_json=as_json, text=f"{version.ref} {verb} {weight:.0%} of {version.name}@{alias}")
+
+
+def _gate(store: Registry, version: ModelVersion, alias: str, *, force: bool) -> dict[str, float]:
+    """The figures that passed the gate; none where it is passed over."""
+    from luthier.promotion import check_promotion
+
+    return {} if force else check_promotion(store, version, alias)
 
 
 @models.command()

@@ -40,6 +40,22 @@ class LimitsConfig(Config):
     """JSON schemas of a request, of the answer and of tools together, written as JSON."""
 
 
+class CanaryConfig(Config):
+    """When a canary is ended by the endpoint itself; its share is set with ``luthier models canary``."""
+
+    min_requests: Annotated[int, Field(ge=1)] = 20
+    """Requests to a version before it is judged."""
+
+    window_requests: Annotated[int, Field(ge=1)] = 200
+    """Its last requests that count."""
+
+    max_error_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """By how much more of its requests than of the other version's may fail."""
+
+    max_latency_ratio: Annotated[float, Field(ge=1.0)] = 2.0
+    """How many times as long as the other version's the first piece of its answers may take, by the median."""
+
+
 class ServeConfig(Config):
     """The OpenAI-compatible endpoint."""
 
@@ -65,6 +81,9 @@ class ServeConfig(Config):
 
     limits: LimitsConfig = LimitsConfig()
     """The most that one request may ask for."""
+
+    canary: CanaryConfig = CanaryConfig()
+    """When a canary is ended."""
 
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the engine computes in. ``auto``: bfloat16 where its processor multiplies in it, else float32."""

@@ -22,6 +22,18 @@ _MAX_TRIES = 200
 _MAX_PAUSE_S = 0.05
 
 
+Action = Literal["set", "rollback", "canary", "canary-end"]
+
+
+class Canary(BaseModel):
+    """A version that answers a share of an alias's requests, to be watched before it is promoted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Annotated[int, Field(ge=1)]
+    weight: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
 class AliasChange(BaseModel):
     """One record of the history."""
 
@@ -32,12 +44,12 @@ class AliasChange(BaseModel):
     """Position in the model's history, without gaps."""
 
     alias: str
-    action: Literal["set", "rollback"]
+    action: Action
     previous: int | None
     """Version before the move; None: the alias is new."""
 
     version: int
-    """Version after the move."""
+    """Version after the move; of a canary's beginning or end, the canary's."""
 
     actor: str
     reason: str
@@ -50,6 +62,12 @@ class AliasChange(BaseModel):
     aliases: dict[str, int]
     """Every alias of the model after the move."""
 
+    canaries: dict[str, Canary] = {}
+    """Every canary of the model after the move, by alias. Moving the alias ends its canary."""
+
+    forced: bool = False
+    """Whether the gate was passed over."""
+
 
 class Move(BaseModel):
     """A wish to move an alias, before it is known against which state."""
@@ -57,11 +75,14 @@ class Move(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     alias: str
-    action: Literal["set", "rollback"]
+    action: Action
     version: int
     actor: str
     reason: str
     figures: dict[str, JsonValue]
+    forced: bool = False
+    weight: float | None = None
+    """Of a canary that begins."""
 
 
 class AliasLog:
@@ -76,10 +97,15 @@ class AliasLog:
         self._store = store
         self._directory = f"{name}/aliases"
 
+    def last(self) -> AliasChange | None:
+        """The newest record, which tells how things stand; None: nothing was ever moved."""
+        last = self._sequences()[-1:]
+        return self._read(last[0]) if last else None
+
     def aliases(self) -> dict[str, int]:
         """The table now: alias to version."""
-        last = self._sequences()[-1:]
-        return self._read(last[0]).aliases if last else {}
+        last = self.last()
+        return last.aliases if last else {}
 
     def records(self) -> list[AliasChange]:
         """Every move, oldest first.
@@ -93,20 +119,19 @@ class AliasLog:
             raise IntegrityError(f"{self._address(missing)}: missing from the history; restore it from a copy.")
         return [self._read(sequence) for sequence in found]
 
-    def append(self, decide: Callable[[dict[str, int]], Move]) -> AliasChange:
+    def append(self, decide: Callable[[AliasChange | None], Move]) -> AliasChange:
         """Move an alias.
 
         Args:
-            decide: Given the table as it stands, says what to do, or raises. Called again when another
-                writer was faster.
+            decide: Given the newest record, says what to do, or raises. Called again when another writer was
+                faster.
 
         Raises:
             RegistryError: Others kept being faster, 200 times.
         """
         for attempt in range(_MAX_TRIES):
-            last = self._sequences()[-1:]
-            table = self._read(last[0]).aliases if last else {}
-            change = _apply(decide(table), table, (last[0] if last else 0) + 1)
+            last = self.last()
+            change = _apply(decide(last), last)
             try:
                 data = change.model_dump_json(indent=1) + "\n"
                 self._store.create(self._key(change.sequence), data.encode("utf-8"))
@@ -146,16 +171,24 @@ def stack_of(records: list[AliasChange], alias: str) -> list[int]:
             continue
         if record.action == "rollback":
             stack.pop()
-        elif stack[-1:] != [record.version]:
+        elif record.action == "set" and stack[-1:] != [record.version]:
             stack.append(record.version)
     return stack
 
 
-def _apply(move: Move, table: dict[str, int], sequence: int) -> AliasChange:
+def _apply(move: Move, last: AliasChange | None) -> AliasChange:
+    aliases = dict(last.aliases) if last else {}
+    previous = aliases.get(move.alias)
+    canaries = {alias: canary for alias, canary in (last.canaries if last else {}).items() if alias != move.alias}
+    if move.weight is not None:
+        canaries[move.alias] = Canary(version=move.version, weight=move.weight)
+    if move.action in ("set", "rollback"):
+        aliases[move.alias] = move.version
     return AliasChange(
-        sequence=sequence,
-        previous=table.get(move.alias),
+        sequence=(last.sequence if last else 0) + 1,
+        previous=previous,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
-        aliases={**table, move.alias: move.version},
-        **dict(move),
+        aliases=aliases,
+        canaries=canaries,
+        **move.model_dump(exclude={"weight"}),
     )

@@ -216,8 +216,9 @@ class Registry:
         reason: str,
         figures: Mapping[str, Any] | None = None,
         expected_version: int | None = None,
+        forced: bool = False,
     ) -> ModelVersion:
-        """Point an alias at a version and record the move.
+        """Point an alias at a version and record the move. A canary of the alias ends.
 
         Args:
             name: Model name.
@@ -227,6 +228,7 @@ class Registry:
             reason: Why, for the history.
             figures: What the decision rests on, as plain JSON.
             expected_version: Move only from this version (0: only if the alias is new); None: from any.
+            forced: Whether the gate was passed over, for the history.
 
         Raises:
             RegistryError: No such version, or the alias is not at ``expected_version`` any more.
@@ -241,10 +243,11 @@ class Registry:
             actor=actor,
             reason=reason,
             figures=_plain(figures or {}, "figures"),
+            forced=forced,
         )
 
-        def decide(table: dict[str, int]) -> Move:
-            _expect(name, alias, table, expected_version)
+        def decide(last: AliasChange | None) -> Move:
+            _expect(name, alias, last, expected_version)
             return move
 
         AliasLog(self._store, name).append(decide)
@@ -273,8 +276,8 @@ class Registry:
         log = AliasLog(self._store, check_name(name))
         check_alias(alias)
 
-        def decide(table: dict[str, int]) -> Move:
-            _expect(name, alias, table, expected_version)
+        def decide(last: AliasChange | None) -> Move:
+            _expect(name, alias, last, expected_version)
             return Move(
                 alias=alias,
                 action="rollback",
@@ -285,6 +288,93 @@ class Registry:
             )
 
         return self._load(name, log.append(decide).version)
+
+    def begin_canary(
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        weight: float,
+        actor: str,
+        reason: str,
+        figures: Mapping[str, Any] | None = None,
+        forced: bool = False,
+    ) -> ModelVersion:
+        """Let a version answer a share of an alias's requests. An earlier canary of the alias ends.
+
+        Args:
+            name: Model name.
+            alias: An existing alias.
+            version: An existing version, another than the alias's.
+            weight: The share, between 0 and 1.
+            actor: Who decides.
+            reason: Why, for the history.
+            figures: What the decision rests on, as plain JSON.
+            forced: Whether the gate was passed over, for the history.
+
+        Raises:
+            RegistryError: There is no such version or alias, or the alias is at that version.
+            ConfigError: The weight is not between 0 and 1, or the figures are not plain JSON.
+        """
+        if not 0.0 < weight < 1.0:
+            raise ConfigError(f"weight: {weight:g}; give the share of requests, above 0 and below 1.")
+        log, canary = AliasLog(self._store, check_name(name)), self._load(name, version)
+        move = Move(
+            alias=check_alias(alias),
+            action="canary",
+            version=version,
+            actor=actor,
+            reason=reason,
+            figures=_plain(figures or {}, "figures"),
+            forced=forced,
+            weight=weight,
+        )
+
+        def decide(last: AliasChange | None) -> Move:
+            stable = last.aliases.get(alias) if last else None
+            if stable is None:
+                raise RegistryError(f"{name}@{alias} does not exist: promote a version to it first.")
+            if stable == version:
+                raise RegistryError(f"{canary.ref} is {name}@{alias} already; a canary is another version.")
+            return move
+
+        log.append(decide)
+        return canary
+
+    def end_canary(
+        self, name: str, alias: str, actor: str, reason: str, figures: Mapping[str, Any] | None = None
+    ) -> ModelVersion:
+        """Give all of an alias's requests back to its version.
+
+        Args:
+            name: Model name.
+            alias: An alias with a canary.
+            actor: Who decides.
+            reason: Why, for the history.
+            figures: What the decision rests on, as plain JSON.
+
+        Returns:
+            The version that was the canary.
+
+        Raises:
+            RegistryError: The alias has no canary.
+        """
+        told = _plain(figures or {}, "figures")
+        check_alias(alias)
+
+        def decide(last: AliasChange | None) -> Move:
+            canary = last.canaries.get(alias) if last else None
+            if canary is None:
+                raise RegistryError(f"{name}@{alias} has no canary.")
+            return Move(
+                alias=alias, action="canary-end", version=canary.version, actor=actor, reason=reason, figures=told
+            )
+
+        return self._load(name, AliasLog(self._store, check_name(name)).append(decide).version)
+
+    def standing(self, name: str) -> AliasChange | None:
+        """The newest move of a model's aliases, with its aliases and canaries as they stand; None: there was none."""
+        return AliasLog(self._store, check_name(name)).last()
 
     def earlier(self, name: str, alias: str) -> ModelVersion:
         """Where a rollback would take the alias.
@@ -309,8 +399,8 @@ class Registry:
         return self._versions.load(name, number, self.aliases(name))
 
 
-def _expect(name: str, alias: str, table: Mapping[str, int], expected: int | None) -> None:
-    present = table.get(alias, 0)
+def _expect(name: str, alias: str, last: AliasChange | None, expected: int | None) -> None:
+    present = last.aliases.get(alias, 0) if last else 0
     if expected is not None and present != expected:
         raise RegistryError(
             f"{name}@{alias} is at {present or 'no version'}, not at {expected or 'no version'} any more: "

@@ -59,6 +59,7 @@ def agree(
     assert [row["grad_norm"] for row in rows] == pytest.approx(norms, rel=norm)
 
 
+@pytest.mark.slow  # test_strategies.py holds two workers against one, chaos/test_resume.py a run that was cut off
 def test_two_workers_learn_what_one_learns_and_continue_where_they_were_cut_off(
     make_config: MakeConfig, base_model_dir: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,15 @@ def test_without_a_key_nothing_starts(
         deploy(quickstart, base_model_dir=base_model_dir, refs=[], base_digest="d")
 
 
+def test_a_file_of_keys_that_is_not_there_is_refused_before_anything_starts(
+    ray_session: Any, quickstart: RunConfig, base_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(quickstart.serve.api_key_env, KEY)
+    serve = quickstart.serve.model_copy(update={"keys_file": str(tmp_path / "none.json")})
+    with pytest.raises(ConfigError, match=r"serve.keys_file: .*none.json: No such file.* luthier keys add"):
+        deploy(quickstart.model_copy(update={"serve": serve}), base_model_dir=base_model_dir, refs=[], base_digest="d")
+
+
 def test_a_taken_port_is_refused_before_anything_starts(
     ray_session: Any, quickstart: RunConfig, base_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,3 +116,10 @@ def test_an_unknown_version_and_a_shared_name_are_refused(shelf: Shelf) -> None:
 @pytest.mark.parametrize("given", ["package:smol", "org/smol", "/models/smol/", "smol"])
 def test_the_bases_name_is_the_last_part_of_its_place(given: str) -> None:
     assert base_name(given) == "smol"
+
+
+def test_a_damaged_adapter_that_nobody_named_does_not_keep_the_endpoint_from_starting(shelf: Shelf) -> None:
+    good = shelf.add()
+    shelf.add()
+    (shelf.directory / "registry" / "demo" / "versions" / "2" / "adapter" / "adapter_config.json").write_text("{}")
+    assert set(shelf.catalog(good).engines[0].adapters) == {"demo@1"}
