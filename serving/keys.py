@@ -131,7 +131,9 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
         raise _unreadable(path, f"{place + ': ' if place else ''}{first['msg']}") from error
 
 
-def add_key(path: Path, name: str, models: Sequence[str], requests_per_minute: int | None) -> str:
+def add_key(
+    path: Path, name: str, models: Sequence[str], requests_per_minute: int | None, *, write: bool = True
+) -> str:
     """Make a key and keep its digest.
 
     Args:
@@ -139,6 +141,7 @@ def add_key(path: Path, name: str, models: Sequence[str], requests_per_minute: i
         name: Whose it is.
         models: What it opens.
         requests_per_minute: Its highest rate; None: no limit.
+        write: False: only see whether it could be done.
 
     Returns:
         The key; it is kept nowhere.
@@ -162,12 +165,18 @@ def add_key(path: Path, name: str, models: Sequence[str], requests_per_minute: i
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['input']!r}: {first['msg']}.") from error
-    _write(path, (*keys, entry))
+    if write:
+        _write(path, (*keys, entry))
     return made
 
 
-def revoke_key(path: Path, name: str) -> None:
+def revoke_key(path: Path, name: str, *, write: bool = True) -> None:
     """Take a key out of the file; endpoints that read it refuse the key from their next refresh on.
+
+    Args:
+        path: The file of keys.
+        name: Whose key it is.
+        write: False: only see whether it could be done.
 
     Raises:
         ConfigError: There is no such key, or the file is not one of keys.
@@ -177,7 +186,8 @@ def revoke_key(path: Path, name: str) -> None:
     if len(kept) == len(keys):
         known = ", ".join(key.name for key in keys) or "none"
         raise ConfigError(f"{path}: there is no key named {name!r}; keys are: {known}.")
-    _write(path, kept)
+    if write:
+        _write(path, kept)
 
 
 def bearer(authorization: bytes) -> bytes:

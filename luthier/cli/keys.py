@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from luthier.cli.options import AsJson, emit
+from luthier.cli.options import AsJson, DryRun, emit
 
 keys = typer.Typer(help="API keys of endpoints: a file of digests.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -23,13 +23,15 @@ def add(
         list[str] | None, typer.Option("--model", help="Model that it opens, NAME or NAME@VERSION; several: again.")
     ] = None,
     rate: Annotated[int | None, typer.Option("--rate", help="Most requests a minute.")] = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it, once: only its digest is kept."""
     from luthier.serving.keys import add_key
 
-    made = add_key(file, name, model or [], rate)
-    emit({"name": name, "key": made, "file": str(file)}, as_json=as_json, text=made)
+    made = add_key(file, name, model or [], rate, write=not dry_run)
+    facts = {"name": name, "key": None if dry_run else made, "file": str(file), "dry_run": dry_run}
+    emit(facts, as_json=as_json, text=f"would add {name} to {file}" if dry_run else made)
 
 
 @keys.command("list")
@@ -47,9 +49,10 @@ def list_keys(file: KeysFile = Path("keys.json"), as_json: AsJson = False) -> No
 
 
 @keys.command()
-def revoke(name: KeyName, file: KeysFile = Path("keys.json"), as_json: AsJson = False) -> None:
+def revoke(name: KeyName, file: KeysFile = Path("keys.json"), dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Take a key out; endpoints that read the file refuse it from their next look on (serve.refresh_s)."""
     from luthier.serving.keys import revoke_key
 
-    revoke_key(file, name)
-    emit({"name": name, "file": str(file)}, as_json=as_json, text=f"{name} is revoked")
+    revoke_key(file, name, write=not dry_run)
+    facts = {"name": name, "file": str(file), "dry_run": dry_run}
+    emit(facts, as_json=as_json, text=f"{name} {'would be' if dry_run else 'is'} revoked")

@@ -105,3 +105,14 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
 )
 def test_where_a_key_stands_in_the_header(header: bytes, key: bytes) -> None:
     assert bearer(header) == key
+
+
+def test_a_dry_run_writes_nothing_and_tells_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    add_key(path, "team", [], None, write=False)
+    assert not path.exists()
+    add_key(path, "team", [], None)
+    revoke_key(path, "team", write=False)
+    assert [key.name for key in read_keys(path)] == ["team"]
+    with pytest.raises(ConfigError, match="there is a key named 'team'"):
+        add_key(path, "team", [], None, write=False)
