@@ -16,6 +16,9 @@ ADAPTER_SETTINGS = "adapter/adapter_config.json"
 RENDERING = ("tokenizer/tokenizer.json", "tokenizer/chat_template.jinja")
 """Files of an artifact that decide which tokens a conversation becomes."""
 
+DAMAGED = "its files are damaged; the server's log tells which"
+"""Why a version can't be served whose files are not those of its manifest."""
+
 _SMALLEST_RANK = 8
 
 
@@ -35,10 +38,7 @@ def problem_of(registry: Registry, version: ModelVersion, source: AdapterSource)
     if not version.manifest.is_adapter:
         return "it is a whole model, which needs an engine of its own: name it when the endpoint is started"
     if version.manifest.objective == "classification":
-        return (
-            "it is a classifier, which answers no chat requests; luthier export writes it as a directory that "
-            "AutoModelForSequenceClassification loads"
-        )
+        return f"it is {a_classifier(version.ref)}"
     if trained_on.digest != source.base_digest:
         return (
             f"it was trained on {trained_on.model_name_or_path} with digest {trained_on.digest[:12]}, but the served base "
@@ -52,6 +52,14 @@ def problem_of(registry: Registry, version: ModelVersion, source: AdapterSource)
                 "of its own"
             )
     return adapter_problem(settings_of(registry, version), source.max_rank)
+
+
+def a_classifier(ref: str) -> str:
+    """What a version is that answers no chat requests, and what can be done with it."""
+    return (
+        f"a classifier, which answers no chat requests; luthier export {ref} DIR writes it as a directory that "
+        "AutoModelForSequenceClassification loads"
+    )
 
 
 def settings_of(registry: Registry, version: ModelVersion) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from luthier.errors import IntegrityError, ServingError
 from luthier.registry import ModelVersion, Registry
 from luthier.serving.adapters import (
     RENDERING,
+    a_classifier,
     largest_rank,
     problem_of,
     rank_step,
@@ -73,10 +74,7 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
 
 def _is_adapter(version: ModelVersion) -> bool:
     if version.manifest.objective == "classification":
-        raise ServingError(
-            f"{version.ref} is a classifier, which answers no chat requests; luthier export {version.ref} DIR writes it as "
-            "a directory that AutoModelForSequenceClassification loads."
-        )
+        raise ServingError(f"{version.ref} is {a_classifier(version.ref)}.")
     return version.manifest.is_adapter
 
 

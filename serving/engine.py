@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from luthier.errors import IntegrityError
 from luthier.precision import Dtype, served_dtype
 from luthier.registry import Registry
-from luthier.serving.adapters import problem_of, rank_step
+from luthier.serving.adapters import DAMAGED, problem_of, rank_step
 from luthier.serving.metrics import AdapterLoads
 from luthier.serving.names import Refused
 from luthier.serving.replies import not_servable
@@ -204,5 +204,5 @@ class RegisteredAdapters(LoraModelLoader):
                 return registry.fetch(ref) / "adapter"
         except IntegrityError as error:
             logger.error("%s can't be loaded: %s", ref, error)
-            problem = "its files are damaged; the server's log tells which"
+            problem = DAMAGED
         raise Refused(not_servable(ref, problem))

@@ -237,7 +237,6 @@ def checked(route: str, body: dict[str, Any], limits: LimitsConfig, max_num_seqs
         Refused: It asks for too much.
     """
     request = REQUESTS[route].model_validate(body)
-    prompts = 1
     if isinstance(request, ChatRequest):
         _require(len(request.messages), limits.max_messages, "messages", "messages")
         _require(len(request.tools or ()), limits.max_tools, "tools", "tools")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from luthier.errors import IntegrityError
 from luthier.registry import ModelVersion, Registry
-from luthier.serving.adapters import problem_of
+from luthier.serving.adapters import DAMAGED, problem_of
 from luthier.serving.canary import Breach
 from luthier.serving.catalog import Catalog, names_of
 from luthier.serving.names import Names, Split
@@ -95,7 +95,7 @@ class Watch:
                 self._problems[ref] = self._why_not(ref)
             except IntegrityError as error:
                 logger.error("%s can't be served: %s", ref, error)
-                self._problems[ref] = "its files are damaged; the server's log tells which"
+                self._problems[ref] = DAMAGED
         return self._problems[ref]
 
     def _why_not(self, ref: str) -> str | None:

@@ -124,9 +124,6 @@ class ServeConfig(Config):
     max_queued_requests: Annotated[int, Field(ge=1)] = 128
     """Requests that may wait; further ones are refused with 429 and told when to come again."""
 
-    tool_call_parser: str | None = None
-    """vLLM's parser of the model's tool calls, such as ``hermes``; None: a model calls only the tool that a request names."""
-
     startup_timeout_s: float = Field(default=300.0, gt=0.0)
     """How long the endpoint may take to come up."""
 

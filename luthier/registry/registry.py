@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from luthier.digests import canonical_json, sha256_bytes, sha256_json
+from luthier.digests import canonical_json, sha256_json
 from luthier.errors import ConfigError, IntegrityError, RegistryError
 from luthier.manifest import MANIFEST_NAME, Manifest, load_manifest, verify
 from luthier.paths import cache_dir
 from luthier.registry.history import AliasChange, AliasLog, Move, stack_of
 from luthier.registry.names import LATEST, check_alias, check_name, parse_reference
-from luthier.registry.records import EVALUATION_NAME, ModelVersion
+from luthier.registry.records import EVALUATION_NAME, REGISTRATION_NAME, ModelVersion
 from luthier.registry.store import open_store
 from luthier.registry.transfer import download, read_checked, upload
 from luthier.registry.versions import Versions, version_key
@@ -170,13 +170,7 @@ class Registry:
         if (expected := version.manifest.files.get(file)) is None:
             raise RegistryError(f"{version.ref} holds no file {file}.")
         key = f"{version_key(version.name, version.version)}/{file}"
-        try:
-            data = self._store.read(key)
-        except FileNotFoundError as error:
-            raise IntegrityError(f"{self._store.address(key)}: missing; restore it from a copy.") from error
-        if sha256_bytes(data) != expected.sha256:
-            raise IntegrityError(f"{self._store.address(key)}: differs from the manifest; restore it from a copy.")
-        return data
+        return self._read_checked(key, expected.sha256, MANIFEST_NAME)
 
     def names(self) -> builtins.list[str]:
         """Names of all models."""
@@ -197,10 +191,7 @@ class Registry:
         if (expected := version.registration.evaluation_sha256) is None:
             raise RegistryError(f"{version.ref} was registered without an evaluation; evaluate it first.")
         key = f"{version_key(version.name, version.version)}/{EVALUATION_NAME}"
-        try:
-            evaluation: dict[str, Any] = json.loads(read_checked(self._store, key, expected))
-        except FileNotFoundError as error:
-            raise IntegrityError(f"{self._store.address(key)}: missing; restore it from a copy.") from error
+        evaluation: dict[str, Any] = json.loads(self._read_checked(key, expected, REGISTRATION_NAME))
         return evaluation
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -394,6 +385,12 @@ class Registry:
             IntegrityError: A record is missing or damaged.
         """
         return AliasLog(self._store, check_name(name)).records()
+
+    def _read_checked(self, key: str, sha256: str, told_by: str) -> bytes:
+        try:
+            return read_checked(self._store, key, sha256, told_by)
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{self._store.address(key)}: missing; restore it from a copy.") from error
 
     def _load(self, name: str, number: int) -> ModelVersion:
         return self._versions.load(name, number, self.aliases(name))

@@ -26,8 +26,14 @@ def upload(store: Store, key: str, artifact_dir: Path, manifest: Manifest) -> No
             raise IntegrityError(mismatch(store.address(f"{key}/{name}"), expected, stored))
 
 
-def read_checked(store: Store, key: str, sha256: str) -> bytes:
-    """Content of a file whose digest the registration holds.
+def read_checked(store: Store, key: str, sha256: str, told_by: str = REGISTRATION_NAME) -> bytes:
+    """Content of a file whose digest is known.
+
+    Args:
+        store: The registry's store.
+        key: The file.
+        sha256: Its digest.
+        told_by: File that the digest stands in.
 
     Raises:
         FileNotFoundError: It isn't there.
@@ -36,7 +42,7 @@ def read_checked(store: Store, key: str, sha256: str) -> bytes:
     data = store.read(key)
     if (actual := sha256_bytes(data)) != sha256:
         raise IntegrityError(
-            f"{store.address(key)}: SHA-256 is {actual}, {REGISTRATION_NAME} says {sha256}; restore it from a copy."
+            f"{store.address(key)}: SHA-256 is {actual}, {told_by} says {sha256}; restore it from a copy."
         )
     return data
 
