@@ -37,7 +37,7 @@ def demands(cfg: RunConfig) -> tuple[Demand, ...]:
         return tuple(found)
     # An engine on a GPU reserves that and nothing else.
     one = {"GPU": 1.0} if cfg.train.use_gpu else {"CPU": cfg.serve.num_cpus}
-    served = {key: amount * cfg.serve.num_replicas for key, amount in one.items()}
+    served = {key: amount * cfg.serve.first_replicas for key, amount in one.items()}
     found.append(Demand(stage="serve", resources=served, remedy="lower serve.num_replicas or serve.num_cpus"))
     return tuple(found)
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import stages
 from luthier.config import RunConfig, load_config
+from luthier.endpoints import serve as serve
 from luthier.errors import ConfigError
 from luthier.exporting import export as export
 from luthier.judging import judge
 from luthier.paths import check_writable
 from luthier.pipeline import run as run
-from luthier.preflight import check_candidate, check_judgeable, check_port
+from luthier.preflight import check_candidate, check_judgeable
 from luthier.reporting import write_judgement
-from luthier.rundir import api_key, close_run, newest_artifact, run_directory, scratch_directory
+from luthier.rundir import close_run, newest_artifact, run_directory
 from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
@@ -228,47 +229,3 @@ def _history(target: Target) -> Sequence[Mapping[str, Any]]:
 
     stream = target.artifact_dir.parent / FILE_NAME
     return read_metrics(stream) if target.version is None and stream.exists() else ()
-
-
-def serve(
-    cfg: RunConfig,
-    refs: Sequence[str] = (),
-    view: View | None = None,
-    *,
-    on_live: Callable[[dict[str, Any]], None] | None = None,
-) -> None:
-    """Serve registered models until interrupted.
-
-    Args:
-        cfg: Names the base model, the registry and the endpoint's limits.
-        refs: Registered models; none: the config's own, at its alias.
-        view: Shows what happens.
-        on_live: Called with ``base_url``, ``models`` and ``api_key_file`` once every model has answered.
-
-    Raises:
-        RegistryError: A reference means nothing.
-        ConfigError: The port is taken.
-    """
-    from luthier.cluster import check_resources
-    from luthier.cluster.session import start
-    from luthier.registry import Registry
-    from luthier.serving import stop
-
-    view = view or QuietView()
-    registry = Registry(cfg.registry.uri, cfg.registry.alias)
-    versions = [registry.resolve(ref) for ref in refs or [f"{cfg.name}@{cfg.registry.alias}"]]
-    check_port(cfg)
-    with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
-        base_model_dir = stages.prepare_model(cfg, view)
-        with start(cfg) as session:
-            check_resources(cfg, session.resources, ("serve",))
-            distinct = list(dict.fromkeys(version.ref for version in versions))
-            endpoint, _ = stages.go_live(cfg, base_model_dir, distinct, (), view)
-            try:
-                stages.warm_up(cfg, endpoint, view)
-                if on_live is not None:
-                    key = None if key_file is None else str(key_file)
-                    on_live({"base_url": endpoint.base_url, "models": list(endpoint.models), "api_key_file": key})
-                stages.hold(view, stages.curl_line(cfg, endpoint, versions[0].name, key_file))
-            finally:
-                stop(endpoint)

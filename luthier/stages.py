@@ -238,6 +238,23 @@ def go_live(
     return endpoint, report
 
 
+def roll_out(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: View) -> Endpoint:
+    """Start the endpoint, or change the one that runs on the cluster.
+
+    Raises:
+        ServingError: It did not start; a running one is what it was before.
+    """
+    from luthier.serving import deploy, is_up, roll_out
+    from luthier.trainers.base_model import base_digest
+
+    change = is_up()
+    with view.stage("serve", "Changing the running endpoint" if change else "Starting the endpoint"):
+        bring = roll_out if change else deploy
+        endpoint = bring(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=base_digest(base_model_dir))
+        view.plain(f"{endpoint.base_url} serves {', '.join(endpoint.models)}")
+    return endpoint
+
+
 def ask_once(cfg: RunConfig, endpoint: Endpoint, judgement: Judgement, view: View) -> ChatReply:
     """One real chat request with the openai client: the first test row, as the trained model was asked it."""
     from luthier.serving import ask

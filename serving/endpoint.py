@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from luthier.precision import Dtype
+from luthier.serving.front import Front
 
 
 @dataclass(frozen=True)
@@ -14,13 +15,11 @@ class Endpoint:
     Attributes:
         base_url: ``http://host:port/v1``.
         models: Names that requests may ask for.
-        app_name: The Ray Serve application.
         dtype: What its engines compute in.
-        started_serve: Whether Ray Serve was started for it, and ends with it.
+        front: What it was told.
     """
 
     base_url: str
     models: tuple[str, ...]
-    app_name: str
     dtype: Dtype
-    started_serve: bool
+    front: Front

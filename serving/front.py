@@ -21,6 +21,7 @@ class Front:
         created_s: When the endpoint was started, in seconds since 1970.
         capacity: Requests that are answered or wait at a time.
         root: Path below which the endpoint lies, without a slash at the end.
+        started_serve: Whether Ray Serve was started for the endpoint, and ends with it.
     """
 
     serve: ServeConfig
@@ -30,6 +31,7 @@ class Front:
     created_s: int
     capacity: int
     root: str
+    started_serve: bool
 
     def watch(self) -> Watch:
         """What tells the endpoint's names."""

@@ -37,6 +37,7 @@ class Ingress:
     """
 
     def __init__(self, engines: Mapping[str, Any], front: Front, master: ApiKey) -> None:
+        self._told = front, master
         self._engines = {model_id: handle.options(stream=True) for model_id, handle in engines.items()}
         self._front = front
         path = front.serve.keys_file
@@ -64,6 +65,10 @@ class Ingress:
             request_id=lambda: serve.context._get_serve_request_context().request_id,
             root=front.root,
         )
+
+    def told(self) -> tuple[Front, ApiKey]:
+        """What it was started with, for whoever changes the endpoint."""
+        return self._told
 
     def _observe(self, record: Record) -> None:
         self._canaries.saw(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from luthier.cli.options import (
     show_plan,
     view,
 )
+from luthier.cli.serving import serve
 
 app = typer.Typer(
     name="luthier",
@@ -36,6 +37,7 @@ app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 jobs(app)
+app.command()(serve)
 
 
 @app.command()
@@ -119,30 +121,6 @@ def evaluate(
     emit(facts, as_json=as_json, text="gate passed" if passed else "gate refused\n" + "\n".join(refused))
     if not passed:
         raise typer.Exit(3)
-
-
-@app.command()
-def serve(
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL[@VERSION|@ALIAS]]...")] = None,
-    config: Annotated[str, typer.Option("--config", help="YAML file of the run; its serve section counts.")] = "",
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Serve registered models with vLLM behind an OpenAI-compatible endpoint until Ctrl-C.
-
-    With --json one object is printed once the endpoint is live: base_url, models and api_key_file.
-    """
-    if not config:
-        raise typer.BadParameter("name the run's YAML file", param_hint="--config")
-    cfg = load(config, None)
-    if dry_run:
-        return show_plan(cfg, as_json=as_json)
-    from luthier.api import serve as serve_until_stopped
-
-    def announce(facts: dict[str, Any]) -> None:
-        emit(facts, as_json=True)
-
-    serve_until_stopped(cfg, models or (), view(as_json=as_json), on_live=announce if as_json else None)
 
 
 @app.command()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from luthier.config.base import Config
+
+ReplicaCount = Annotated[
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[tuple[int, int], Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, list | tuple) else "number"),
+]
 
 
 class LimitsConfig(Config):
@@ -54,6 +59,23 @@ class CanaryConfig(Config):
 
     max_latency_ratio: Annotated[float, Field(ge=1.0)] = 2.0
     """How many times as long as the other version's the first piece of its answers may take, by the median."""
+
+
+class AutoscaleConfig(Config):
+    """When engines are added and taken away, where ``serve.num_replicas`` is a pair."""
+
+    target_ongoing_requests: Annotated[float, Field(gt=0.0)] | None = None
+    """Requests that each engine should have, those that wait for it included. None: ``serve.max_num_seqs``, as many as it
+    decodes together."""
+
+    look_back_s: Annotated[float, Field(gt=10.0)] = 15.0
+    """Over how long the requests are averaged; Ray counts them every 10 s."""
+
+    upscale_delay_s: Annotated[float, Field(ge=0.0)] = 5.0
+    """For how long there must be too many before an engine is added."""
+
+    downscale_delay_s: Annotated[float, Field(ge=0.0)] = 300.0
+    """For how long there must be too few before one is taken away."""
 
 
 class ServeConfig(Config):
@@ -112,8 +134,12 @@ class ServeConfig(Config):
     """Largest rank of an adapter that can be served; the engine is sized for the largest that is registered when it
     starts, and 8 at least."""
 
-    num_replicas: Annotated[int, Field(ge=1)] = 1
-    """Engines."""
+    num_replicas: ReplicaCount = 1
+    """Engines of a model. A pair, as ``[1, 4]``: as many as the requests need, within these limits. From 0 on, as ``[0, 2]``,
+    an unused model holds nothing, and the first request waits for an engine to start."""
+
+    autoscale: AutoscaleConfig = AutoscaleConfig()
+    """How fast the number of engines follows the requests."""
 
     num_cpus: Annotated[float, Field(gt=0)] = 1.0
     """CPUs that each engine reserves, and threads that it computes with; an engine with a GPU reserves that instead."""
@@ -128,7 +154,8 @@ class ServeConfig(Config):
     """How long the endpoint may take to come up."""
 
     request_timeout_s: float = Field(default=120.0, gt=0.0)
-    """How long one request may take."""
+    """How long one request may take, and therefore how long an engine that is stopped or replaced may take to end those
+    that it has begun."""
 
     parity_rows: Annotated[int, Field(ge=1)] = 20
     """Test rows whose served answers are compared with the trainer's before the endpoint counts as live."""
@@ -136,3 +163,25 @@ class ServeConfig(Config):
     parity_tolerance: float | None = Field(default=None, gt=0.0)
     """Largest gap between the two best log-probabilities, in nats, at which a differing token is a near-tie. None: 0.01
     where trainer and engine compute in float32, else 0.5."""
+
+    @field_validator("num_replicas", mode="after")
+    @classmethod
+    def _ordered(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(value, tuple) and not 0 <= value[0] <= value[1] > 0:
+            raise ValueError(f"[{value[0]}, {value[1]}] must be [fewest, most], the most 1 or more")
+        return value
+
+    @property
+    def min_replicas(self) -> int:
+        """Engines of a model that are always there."""
+        return self.num_replicas[0] if isinstance(self.num_replicas, tuple) else self.num_replicas
+
+    @property
+    def first_replicas(self) -> int:
+        """Engines of a model that are there when the endpoint has come up: one at least, so that it has been tried."""
+        return max(1, self.min_replicas)
+
+    @property
+    def max_replicas(self) -> int:
+        """Engines of a model that there may be."""
+        return self.num_replicas[1] if isinstance(self.num_replicas, tuple) else self.num_replicas

@@ -11,7 +11,7 @@ import pytest
 from luthier.config import RunConfig
 from luthier.errors import ConfigError, ResourceError
 from luthier.serving import deploy
-from luthier.serving.deploy import require_room
+from luthier.serving.room import require_room
 from luthier.serving.spec import EngineSpec
 from tests.integration.serving.conftest import KEY
 

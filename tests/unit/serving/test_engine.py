@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from luthier.config.serve import ServeConfig
-from luthier.serving.deploy import engine_options
+from luthier.serving.application import engine_options
 from luthier.serving.spec import AdapterSource, EngineSpec
 
 

@@ -1,0 +1,128 @@
+"""Endpoints of registered models: held up by the process that started them, or left to the cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from luthier import stages
+from luthier.config import RunConfig
+from luthier.errors import ConfigError
+from luthier.preflight import check_port
+from luthier.rundir import api_key, scratch_directory
+from luthier.view import QuietView, View
+
+
+def serve(
+    cfg: RunConfig,
+    refs: Sequence[str] = (),
+    view: View | None = None,
+    *,
+    on_live: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
+    """Serve registered models until interrupted.
+
+    Args:
+        cfg: Names the base model, the registry and the endpoint's limits.
+        refs: Registered models; none: the config's own, at its alias.
+        view: Shows what happens.
+        on_live: Called with ``base_url``, ``models`` and ``api_key_file`` once every model has answered.
+
+    Raises:
+        RegistryError: A reference means nothing.
+        ConfigError: The port is taken.
+    """
+    from luthier.cluster import check_resources
+    from luthier.cluster.session import start
+    from luthier.serving import stop
+
+    view = view or QuietView()
+    versions = _resolved(cfg, refs)
+    check_port(cfg)
+    with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
+        base_model_dir = stages.prepare_model(cfg, view)
+        with start(cfg) as session:
+            check_resources(cfg, session.resources, ("serve",))
+            endpoint, _ = stages.go_live(cfg, base_model_dir, versions, (), view)
+            try:
+                stages.warm_up(cfg, endpoint, view)
+                if on_live is not None:
+                    key = None if key_file is None else str(key_file)
+                    on_live({"base_url": endpoint.base_url, "models": list(endpoint.models), "api_key_file": key})
+                stages.hold(view, stages.curl_line(cfg, endpoint, versions[0], key_file))
+            finally:
+                with view.stage("stop", "Stopping the endpoint when it has ended what it has begun"):
+                    stop(endpoint)
+
+
+def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None = None) -> dict[str, Any]:
+    """Bring an endpoint up on a running cluster, or change the one that is there while it answers, and leave it.
+
+    Args:
+        cfg: As of :func:`serve`.
+        refs: Registered models; none: the config's own, at its alias.
+        view: Shows what happens.
+
+    Returns:
+        ``base_url`` and ``models``.
+
+    Raises:
+        ConfigError: No cluster is named, or the environment holds no key.
+        RegistryError: A reference means nothing.
+        ServingError: A model can't be served; a running endpoint is then what it was before.
+    """
+    from luthier.cluster import check_resources
+    from luthier.cluster.session import start
+
+    view = view or QuietView()
+    _require_cluster(cfg)
+    if not os.environ.get(cfg.serve.api_key_env):
+        raise ConfigError(
+            f"an endpoint that outlives this command needs a key that does so: set {cfg.serve.api_key_env} "
+            "(serve.api_key_env) in the environment."
+        )
+    versions = _resolved(cfg, refs)
+    base_model_dir = stages.prepare_model(cfg, view)
+    with start(cfg) as session:
+        check_resources(cfg, session.resources, ("serve",))
+        endpoint = stages.roll_out(cfg, base_model_dir, versions, view)
+        stages.warm_up(cfg, endpoint, view)
+    return {"base_url": endpoint.base_url, "models": list(endpoint.models)}
+
+
+def take_down(cfg: RunConfig, view: View | None = None) -> None:
+    """Stop the endpoint that runs on a cluster, once it has ended what it has begun.
+
+    Args:
+        cfg: Names the cluster.
+        view: Shows what happens.
+
+    Raises:
+        ConfigError: No cluster is named.
+        ServingError: No endpoint runs there.
+    """
+    from luthier.cluster.session import start
+    from luthier.serving import shut_down
+
+    view = view or QuietView()
+    _require_cluster(cfg)
+    with start(cfg), view.stage("stop", "Stopping the endpoint when it has ended what it has begun"):
+        shut_down()
+
+
+def _resolved(cfg: RunConfig, refs: Sequence[str]) -> list[str]:
+    """The referenced versions as ``name@N``, each once; the config's own where none is named."""
+    from luthier.registry import Registry
+
+    registry = Registry(cfg.registry.uri, cfg.registry.alias)
+    asked = refs or [f"{cfg.name}@{cfg.registry.alias}"]
+    return list(dict.fromkeys(registry.resolve(ref).ref for ref in asked))
+
+
+def _require_cluster(cfg: RunConfig) -> None:
+    if cfg.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
+        raise ConfigError(
+            "cluster.address: not set, and neither is RAY_ADDRESS; an endpoint that outlives this command needs a cluster "
+            "that does so: start one (ray start --head) and name it (--set cluster.address=HOST:6379)."
+        )

@@ -1,0 +1,95 @@
+"""Parts of the endpoint die, clients leave, time runs out: what a client sees of it is never taken for an answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import openai
+import pytest
+import ray
+
+from tests.chaos.serving.conftest import MODEL, Harmed, replica_processes, replicas
+from tests.chaos.serving.test_autoscaling import wait_for
+from tests.integration.serving.conftest import KEY
+
+pytestmark = pytest.mark.slow
+
+HEADERS = {"authorization": f"Bearer {KEY}"}
+LONG = {"model": MODEL, "messages": [{"role": "user", "content": "a"}], "max_tokens": 450, "ignore_eos": True}
+
+
+def test_clients_that_leave_free_their_places_at_once(harmed: Harmed) -> None:
+    url = f"{harmed.endpoint.base_url}/chat/completions"
+
+    def begin_and_leave(_: int) -> float:
+        began = time.monotonic()
+        with httpx.stream("POST", url, json={**LONG, "stream": True}, headers=HEADERS, timeout=60) as reply:
+            next(reply.iter_lines())
+        return time.monotonic() - began
+
+    client = openai.OpenAI(base_url=harmed.endpoint.base_url, api_key=KEY, max_retries=0)
+    with ThreadPoolExecutor(4) as pool:  # as many as the engine decodes together
+        list(pool.map(begin_and_leave, range(4)))
+    began = time.monotonic()
+    client.chat.completions.create(model=MODEL, messages=LONG["messages"], max_tokens=1)  # type: ignore[call-overload]
+    freed_s = time.monotonic() - began
+    began = time.monotonic()
+    client.chat.completions.create(**{**LONG, "extra_body": {"ignore_eos": True}, "ignore_eos": openai.omit})
+    assert freed_s < (time.monotonic() - began) / 4  # one of the four alone would have taken as long as this
+
+
+def test_a_request_that_takes_too_long_is_ended_and_told(harmed: Harmed) -> None:
+    harmed.roll_out(request_timeout_s=1.5)
+    url = f"{harmed.endpoint.base_url}/chat/completions"
+    whole = httpx.post(url, json={**LONG, "n": 4}, headers=HEADERS, timeout=60)
+    assert (whole.status_code, whole.json()["error"]["code"]) == (408, "timeout")
+    with httpx.stream("POST", url, json={**LONG, "n": 4, "stream": True}, headers=HEADERS, timeout=60) as reply:
+        events = [line for line in reply.iter_lines() if line]
+    assert '"timeout"' in events[-1]
+    assert "data: [DONE]" not in events
+    harmed.roll_out()
+
+
+def test_a_killed_replica_harms_its_own_requests_alone(harmed: Harmed) -> None:
+    harmed.roll_out(num_replicas=2)
+    with harmed.load(concurrency=4, max_tokens=60) as ledger:
+        time.sleep(3)
+        killed = time.monotonic()
+        os.kill(replica_processes(f"engine-{MODEL}")[0], signal.SIGKILL)
+        time.sleep(5)
+        after = time.monotonic()
+        time.sleep(5)
+        wait_for(lambda: len(replicas(f"engine-{MODEL}")) == 2, 180)
+    ledger.require_honest()
+    lost = [entry for entry in ledger.entries if entry.outcome != "whole"]
+    assert 0 < len(lost) <= 4
+    assert all(killed <= entry.ended <= after for entry in lost)
+    harmed.roll_out()
+
+
+def test_a_killed_ingress_comes_back(harmed: Harmed) -> None:
+    with harmed.load(concurrency=2) as ledger:
+        time.sleep(2)
+        os.kill(replica_processes("ingress")[0], signal.SIGKILL)
+        time.sleep(1)
+        wait_for(lambda: len(replicas("ingress")) == 1, 60)
+        time.sleep(1)
+        recovered = time.monotonic()
+        time.sleep(4)
+    assert not [entry for entry in ledger.entries if entry.outcome == "whole" and not entry.done]
+    assert [entry for entry in ledger.entries if entry.began > recovered]
+    assert all(entry.outcome == "whole" for entry in ledger.entries if entry.began > recovered)
+
+
+def test_a_killed_controller_harms_nobody(harmed: Harmed) -> None:
+    with harmed.load(concurrency=2) as ledger:
+        time.sleep(2)
+        actor = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        ray.kill(actor, no_restart=False)
+        time.sleep(8)
+    ledger.require_whole()
+    assert len(replicas(f"engine-{MODEL}")) == 1
