@@ -13,6 +13,7 @@ from luthier.digests import sha256_json
 from luthier.serving.front import Front
 from luthier.serving.keys import ApiKey
 from luthier.serving.spec import EngineSpec
+from luthier.serving.vllm_log import UNCONFIGURED
 
 APP_NAME = "luthier"
 
@@ -135,6 +136,7 @@ def _scale(settings: ServeConfig) -> dict[str, Any]:
 def _environment(spec: EngineSpec) -> dict[str, str]:
     settings = spec.serve
     common = {
+        **UNCONFIGURED,
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "VLLM_MAX_N_SEQUENCES": str(settings.max_num_seqs),

@@ -9,6 +9,7 @@ from luthier.precision import Dtype
 from luthier.serving import warm
 from luthier.serving.replies import Part
 from luthier.serving.spec import EngineSpec, Route
+from luthier.serving.vllm_log import open_vllm_log
 
 
 class ModelServer:
@@ -21,6 +22,7 @@ class ModelServer:
     async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]  # Ray Serve awaits a replica's constructor
         if not spec.gpu:
             warm.begin()
+        open_vllm_log()
         from luthier.serving.engine import dtype_of, start
 
         self._dtype = await dtype_of(spec)

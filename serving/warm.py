@@ -17,6 +17,8 @@ from multiprocessing import forkserver
 from types import SimpleNamespace
 from typing import Any
 
+from luthier.serving.vllm_log import open_vllm_log
+
 PRELOADED = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.llama")
 """What a CPU engine's core needs; the model classes of most families are built on Llama's."""
 
@@ -52,4 +54,5 @@ def _run(environment: dict[str, str], target: Callable[..., None], kwargs: dict[
     # The server ends when the replica does, however it dies; so shall the core.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.update(environment)
+    open_vllm_log()
     target(**kwargs)
