@@ -132,7 +132,11 @@ class RegisteredVersions:
             message = f"the key {key.name!r} does not open {ref!r}"
             raise Refused(Failure(403, message, "permission_error", "version", "model_not_allowed"))
         number = reference.selector
-        if self._registry is None or not isinstance(number, int) or number not in self._registry.numbers(reference.name):
+        if (
+            self._registry is None
+            or not isinstance(number, int)
+            or number not in self._registry.numbers(reference.name)
+        ):
             raise Refused(_missing(f"there is no version {ref!r}; GET /v1/versions lists them"))
         return self._registry, reference.name, number
 
