@@ -36,19 +36,26 @@ export class Answer {
       }
       this.outcome = this.text ? "complete" : "empty";
       if (!this.text) this.note("The answer is empty.");
-      if (finish === "length") this.note("Cut at the most tokens of an answer.");
+      if (finish === "length") this.note("Cut off: the limit of tokens is reached.");
     } catch (error) {
       this.failed(error);
     }
     this.element.removeAttribute("aria-busy");
-    this.figures.textContent = told(times, usage);
+    this.body.hidden = !this.text;
+    this.changed(() => (this.figures.textContent = told(times, usage)));
   }
 
   append(piece) {
-    const atEnd = innerHeight + scrollY > document.documentElement.scrollHeight - 60;
     this.text += piece;
-    this.body.firstChild.appendData(piece);
-    if (atEnd) scrollTo(0, document.documentElement.scrollHeight);
+    this.changed(() => this.body.firstChild.appendData(piece));
+  }
+
+  /** Change what is shown; who reads its end goes on seeing the end. */
+  changed(change) {
+    const whole = document.documentElement;
+    const atEnd = innerHeight + scrollY > whole.scrollHeight - 60;
+    change();
+    if (atEnd) scrollTo(0, whole.scrollHeight);
   }
 
   /** A name may stand for a version, and with a canary for one of two. */
@@ -64,11 +71,11 @@ export class Answer {
     }
     this.outcome = "failed";
     const reason = error instanceof Refusal ? error.message : `The page failed: ${error.message}`;
-    this.figures.before(make("p", { class: "problem" }, reason));
+    this.changed(() => this.figures.before(make("p", { class: "problem" }, reason)));
   }
 
   note(text) {
-    this.figures.before(make("p", { class: "note" }, text));
+    this.changed(() => this.figures.before(make("p", { class: "note" }, text)));
   }
 }
 
@@ -78,7 +85,7 @@ function told({ asked, first, last }, usage) {
   if (tokens !== undefined) figures.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
   if (first !== null) figures.push(`first after ${seconds(first - asked)}`);
   if (tokens > 1 && last > first) figures.push(`${(((tokens - 1) * 1000) / (last - first)).toFixed(1)} tokens/s`);
-  return figures.join(" · ");
+  return figures.map((figure) => figure.replaceAll(" ", "\u00a0")).join(" · ");
 }
 
 const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);

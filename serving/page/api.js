@@ -31,5 +31,5 @@ async function reasonOf(response) {
   const body = await response.json().catch(() => null);
   const wait = response.headers.get("retry-after");
   const said = body?.error?.message ?? response.statusText;
-  return `${response.status}: ${said}${wait && !/again in/.test(said) ? ` Come again in ${wait} s.` : ""}`;
+  return `${response.status}: ${said}${wait && !/ in \d+ s/.test(said) ? ` Retry after ${wait}\u00a0s.` : ""}`;
 }

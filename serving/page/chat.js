@@ -102,6 +102,7 @@ async function send() {
   running = null;
   setRunning(false);
   announce(asked.map((answer) => `${answer.name}: ${answer.outcome}.`).join(" "));
+  // What nobody answered need not be written again.
   if (asked.every((answer) => !answer.text) && !byId("question").value) byId("question").value = question;
 }
 

@@ -25,11 +25,16 @@ function card(version, onChat) {
     "article",
     { class: "version", "aria-label": version.id },
     make("div", { class: "head" }, make("h3", {}, version.id), tags(version), links(version, onChat)),
-    version.problem ? make("p", { class: "problem" }, `Not served: ${version.problem}.`) : null,
-    version.lineage_id ? facts(version) : null,
-    version.has_evaluation ? evaluation(version) : null,
-    version.lineage_id && !version.has_evaluation ? make("p", { class: "muted" }, "Registered without an evaluation.") : null,
+    ...(version.lineage_id ? described(version) : [make("p", { class: "problem" }, `Can't be read: ${version.problem}.`)]),
   );
+}
+
+function described(version) {
+  return [
+    facts(version),
+    version.problem ? make("p", { class: "note" }, `Not served: ${version.problem}.`) : null,
+    version.has_evaluation ? evaluation(version) : make("p", { class: "note" }, "Registered without an evaluation."),
+  ];
 }
 
 function tags(version) {
@@ -61,8 +66,7 @@ function facts(version) {
     { class: "facts" },
     fact("Method", version.objective === "sft" ? version.method : `${version.method}, ${version.objective}`),
     fact("Base model", version.base_model),
-    fact("Made", day(version.made_at)),
-    fact("Registered", day(version.registered_at)),
+    fact("Made", day(version.made_at), true),
     fact("Lineage", make("code", {}, version.lineage_id), true),
   );
 }
