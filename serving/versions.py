@@ -82,8 +82,10 @@ class RegisteredVersions:
 
     def listed(self, key: ApiKey) -> list[dict[str, Any]]:
         """Every version that the key opens: by name, the newest first."""
-        found = []
-        for name in self._registry.names() if self._registry else ():
+        found: list[dict[str, Any]] = []
+        if self._registry is None:
+            return found
+        for name in self._registry.names():
             numbers = [one for one in self._registry.numbers(name) if key.admits(f"{name}@{one}")]
             standing = self._standing(name) if numbers else None
             found += [self._facts(name, number, standing) for number in reversed(numbers)]

@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 CHROMIUM = shutil.which("chromium")
 SHIFT = 8
 _START_TIMEOUT_S = 30.0
-_KEYS = {
+_KEYS: dict[str, dict[str, Any]] = {
     "Tab": {"windowsVirtualKeyCode": 9},
     "Enter": {"windowsVirtualKeyCode": 13, "text": "\r"},
     "Escape": {"windowsVirtualKeyCode": 27},
