@@ -126,7 +126,7 @@ def _register_winner(
         stages=read_stages(workdir / "train"),
     )
     view.plain(f"report: {report}")
-    return stages.register(final, trained.artifact_dir, judgement, view)
+    return stages.register(final, trained.artifact_dir, judgement, view, trained.metrics)
 
 
 @dataclass(frozen=True)

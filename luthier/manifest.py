@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 COMPONENTS = ("adapter", "model", "tokenizer")
 """Subdirectories that loaders read whole, so nothing may lie in them that the manifest does not list."""
 
-RESERVED = (MANIFEST_NAME, "registration.json", "evaluation.json")
+RESERVED = (MANIFEST_NAME, "registration.json", "evaluation.json", "report.html")
 """Written beside the described files, by us or by the registry, and therefore never among them."""
 
 

@@ -100,9 +100,10 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
     """Judge and register; the alias moves only once the endpoint has proved to answer as the trainer does."""
     from luthier.serving import stop
 
+    assert run.trained is not None
     judgement = run.judgement = judge(cfg, base_model_dir, artifact_dir, run.incumbent, run.view)
     write_evaluation(run.workdir, judgement)
-    version = stages.register(cfg, artifact_dir, judgement, run.view)
+    version = stages.register(cfg, artifact_dir, judgement, run.view, run.trained.metrics)
     run.result["version"] = version.ref
     if not cfg.train.answers_prompts:
         stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig, dump_yaml
@@ -55,11 +55,10 @@ def write_judgement(
     Returns:
         The report's path.
     """
-    from luthier.trainers.evaluation import write_confusion_png, write_report
+    from luthier.trainers.evaluation import render_report, write_confusion_png
 
     write_evaluation(directory, judgement)
-    write_report(
-        directory / REPORT,
+    report = render_report(
         title=cfg.name,
         evaluation=judgement.evaluation,
         history=history,
@@ -73,9 +72,44 @@ def write_judgement(
         endpoint=endpoint,
         stages=[asdict(stage) for stage in stages],
     )
+    atomic_write_text(directory / REPORT, report)
     if judgement.evaluation.labels:
         write_confusion_png(directory / "confusion.png", judgement.evaluation, "tuned")
     return directory / REPORT
+
+
+def shared_report(
+    title: str, judgement: Judgement, manifest: Manifest, history: Sequence[Mapping[str, Any]] = ()
+) -> bytes:
+    """The report that is stored with a version. Everyone who may ask the model may read it, so it holds no row of the
+    data, no answer, no config and no path of a file: figures, the gate, the course of the training and the lineage.
+
+    Args:
+        title: Heading.
+        judgement: The verdict.
+        manifest: The judged artifact's.
+        history: Rows of the metrics stream.
+    """
+    from luthier.trainers.evaluation import render_report
+
+    page = render_report(
+        title=title,
+        evaluation=judgement.evaluation,
+        history=history,
+        manifest=_without_paths(manifest),
+        gate=judgement.decision,
+    )
+    return page.encode("utf-8")
+
+
+def _without_paths(manifest: Manifest) -> Manifest:
+    base = manifest.base_model
+    named = base.model_copy(update={"model_name_or_path": PurePath(base.model_name_or_path).name})
+    data = {
+        split: tuple(file.model_copy(update={"path": PurePath(file.path).name}) for file in files)
+        for split, files in manifest.data.items()
+    }
+    return manifest.model_copy(update={"base_model": named, "data": data})
 
 
 def _examples(judgement: Judgement) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig
 from luthier.errors import ConfigError, GateRefused, RegistryError
@@ -144,14 +144,28 @@ def incumbent_of(cfg: RunConfig, base_model_dir: Path) -> ModelVersion | None:
     return version
 
 
-def register(cfg: RunConfig, artifact_dir: Path, judgement: Judgement, view: View) -> ModelVersion:
+def register(
+    cfg: RunConfig,
+    artifact_dir: Path,
+    judgement: Judgement,
+    view: View,
+    history: Sequence[Mapping[str, Any]] = (),
+) -> ModelVersion:
     """Put the artifact into the registry, unless it is there. No alias moves; see :func:`promote`.
+
+    Args:
+        cfg: Names the model and the registry.
+        artifact_dir: What was judged.
+        judgement: The verdict, stored with the version as figures and as a report.
+        view: Shows what happens.
+        history: Rows of the metrics stream, for the report.
 
     Raises:
         GateRefused: The gate did not pass; nothing is registered.
     """
     from luthier.manifest import load_manifest
     from luthier.registry import Registry
+    from luthier.reporting import shared_report
 
     with view.stage("register", "Gate and registry"):
         decision = judgement.decision
@@ -163,10 +177,13 @@ def register(cfg: RunConfig, artifact_dir: Path, judgement: Judgement, view: Vie
                 f"the gate refused {cfg.name}: {failed}. Nothing was registered; train better or change gate.*"
             )
         registry = Registry(cfg.registry.uri, cfg.registry.alias)
-        if (known := registry.find(cfg.name, load_manifest(artifact_dir))) is not None:
+        manifest = load_manifest(artifact_dir)
+        if (known := registry.find(cfg.name, manifest)) is not None:
             view.note(f"already registered as [bold]{known.ref}[/]")
             return known
-        version = registry.register(artifact_dir, cfg.name, judgement.evaluation.model_dump(mode="json"))
+        figures = judgement.evaluation.model_dump(mode="json")
+        report = shared_report(cfg.name, judgement, manifest, history)
+        version = registry.register(artifact_dir, cfg.name, figures, report=report)
         view.note(f"registered [bold]{version.ref}[/]")
         return version
 

@@ -13,6 +13,7 @@ from ray.serve.exceptions import BackPressureError
 from starlette.types import ASGIApp
 
 from luthier.errors import LuthierError
+from luthier.registry import Registry
 from luthier.serving.admission import Admission
 from luthier.serving.canary import CanaryWatch
 from luthier.serving.front import Front
@@ -64,6 +65,7 @@ class Ingress:
             observe=self._observe,
             request_id=lambda: serve.context._get_serve_request_context().request_id,
             root=front.root,
+            registry=Registry(front.registry_uri, front.default_alias),
         )
 
     def told(self) -> tuple[Front, ApiKey]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -26,14 +27,17 @@ _ERROR = {
         }
     },
 }
+_JSON = {"application/json": {"schema": {"type": "object"}}}
+_HTML = {"text/html": {"schema": {"type": "string"}}}
+_FILE = {kind: {"schema": {"type": "string"}} for kind in ("text/css", "text/javascript", "image/svg+xml")}
 _REFUSALS = {
     "400": "A field is wrong, unknown or beyond a limit; param names it.",
     "401": "No key, or one that opens nothing.",
     "403": "The key does not open the model, or Host or Origin is foreign.",
-    "404": "Nothing is served under the name.",
+    "404": "Nothing is served under the name, or there is no such version or report.",
     "408": "The answer took longer than serve.request_timeout_s.",
     "413": "The body is too long.",
-    "422": "The model is registered and can't be served.",
+    "422": "The model is registered and can't be served, or its report is damaged.",
     "429": "The queue is full, or the key's rate is used up; Retry-After says when to come again.",
     "500": "A fault of the server's own.",
 }
@@ -53,7 +57,6 @@ def describe(root: str = "") -> dict[str, Any]:
         path: {"post": _operation(f"create_{kind}", _told(REQUESTS[kind].__name__), streams=True)}
         for kind, path in kinds.items()
     }
-    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "luthier", "version": __version__, "description": "Fine-tuned models behind the OpenAI API."},
@@ -62,7 +65,14 @@ def describe(root: str = "") -> dict[str, Any]:
         "paths": {
             **generation,
             "/v1/models": {"get": _operation("list_models")},
-            "/v1/models/{model}": {"get": {**_operation("get_model"), "parameters": [name]}},
+            "/v1/models/{model}": {"get": {**_operation("get_model"), "parameters": [_in_path("model")]}},
+            "/v1/versions": {"get": _operation("list_versions")},
+            "/v1/versions/{version}": {"get": {**_operation("get_version"), "parameters": [_in_path("version")]}},
+            "/v1/versions/{version}/report": {
+                "get": {**_operation("get_report", answer=_HTML), "parameters": [_in_path("version")]}
+            },
+            "/": {"get": _operation("page", answer=_HTML)},
+            "/page/{file}": {"get": {**_operation("page_file", answer=_FILE), "parameters": [_in_path("file")]}},
             HEALTH: {"get": {**_operation("health"), "security": []}},
         },
         "components": {
@@ -72,10 +82,15 @@ def describe(root: str = "") -> dict[str, Any]:
     }
 
 
-def _operation(name: str, body: dict[str, Any] | None = None, *, streams: bool = False) -> dict[str, Any]:
-    answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+def _in_path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _operation(
+    name: str, body: dict[str, Any] | None = None, *, streams: bool = False, answer: Mapping[str, Any] = _JSON
+) -> dict[str, Any]:
     if streams:
-        answer["text/event-stream"] = {"schema": {"type": "string"}}
+        answer = {**answer, "text/event-stream": {"schema": {"type": "string"}}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     refusals = {status: {"description": why, "content": error} for status, why in _REFUSALS.items()}
     operation: dict[str, Any] = {

@@ -25,15 +25,18 @@ from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 
 from luthier.config.serve import ServeConfig
+from luthier.registry import Registry
 from luthier.serving.admission import Admission
 from luthier.serving.guard import HEALTH, Guard, own_hosts
 from luthier.serving.keys import ApiKey, KeyRing
 from luthier.serving.names import Names, Refused
 from luthier.serving.openapi import describe
+from luthier.serving.page import page_routes
 from luthier.serving.record import Observe, Record, is_usage
 from luthier.serving.replies import INTERNAL, OVERLOADED, TIMED_OUT, Failure, Part, invalid, too_often
 from luthier.serving.requests import checked
 from luthier.serving.spec import Route
+from luthier.serving.versions import version_routes
 
 logger = logging.getLogger("ray.serve")
 
@@ -51,6 +54,7 @@ def make_app(
     observe: Observe = lambda record: None,
     request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     root: str = "",
+    registry: Registry | None = None,
 ) -> ASGIApp:
     """The application.
 
@@ -63,6 +67,7 @@ def make_app(
         observe: Told of each request when it has ended.
         request_id: Tells the present request's id.
         root: Path below which it lies, without a slash at the end.
+        registry: Whose versions it tells of; None: of none.
     """
 
     async def health(request: Request) -> Response:
@@ -126,6 +131,8 @@ def make_app(
             HttpRoute("/v1/models/{model:path}", model),
             HttpRoute("/v1/chat/completions", partial(generate, "chat"), methods=["POST"]),
             HttpRoute("/v1/completions", partial(generate, "completions"), methods=["POST"]),
+            *version_routes(registry, names),
+            *page_routes(),
         ],
         middleware=[
             # Outermost: a browser asks without the key whether it may send one.

@@ -11,12 +11,13 @@ from luthier.safe_files import Sha256
 
 REGISTRATION_NAME = "registration.json"
 EVALUATION_NAME = "evaluation.json"
+REPORT_NAME = "report.html"
 
 
 class Registration(BaseModel):
     """Claims a version number; written before anything else of the version, and never changed.
 
-    It holds the digests of the two files that the manifest can't vouch for: the manifest and the evaluation.
+    It holds the digests of the files that the manifest can't vouch for: the manifest, the evaluation and the report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -29,10 +30,19 @@ class Registration(BaseModel):
     evaluation_sha256: Sha256 | None
     """None: registered without an evaluation."""
 
+    report_sha256: Sha256 | None = None
+    """None: registered without a report."""
+
     registered_at: str
     """ISO 8601, UTC."""
 
     registered_by: str
+
+    @property
+    def companions(self) -> dict[str, Sha256]:
+        """Files beside those that the manifest lists, but for the manifest and this one, with their digests."""
+        found = {EVALUATION_NAME: self.evaluation_sha256, REPORT_NAME: self.report_sha256}
+        return {name: sha256 for name, sha256 in found.items() if sha256 is not None}
 
 
 class ModelVersion(BaseModel):

@@ -3,7 +3,7 @@
 Layout under the root; nothing in it is ever overwritten::
 
     <name>/versions/<N>/registration.json   claims the number, by exclusive creation
-    <name>/versions/<N>/...                 the artifact's files and evaluation.json
+    <name>/versions/<N>/...                 the artifact's files, evaluation.json and report.html
     <name>/versions/<N>/manifest.json       written last: from now on the version exists
     <name>/aliases/<sequence>.json          one move of an alias
 """
@@ -23,7 +23,7 @@ from luthier.manifest import MANIFEST_NAME, Manifest, load_manifest, verify
 from luthier.paths import cache_dir
 from luthier.registry.history import AliasChange, AliasLog, Move, stack_of
 from luthier.registry.names import LATEST, check_alias, check_name, parse_reference
-from luthier.registry.records import EVALUATION_NAME, REGISTRATION_NAME, ModelVersion
+from luthier.registry.records import EVALUATION_NAME, REGISTRATION_NAME, REPORT_NAME, ModelVersion
 from luthier.registry.store import open_store
 from luthier.registry.transfer import download, read_checked, upload
 from luthier.registry.versions import Versions, version_key
@@ -58,6 +58,7 @@ class Registry:
         name: str,
         evaluation: Mapping[str, Any] | None = None,
         actor: str | None = None,
+        report: bytes | None = None,
     ) -> ModelVersion:
         """Store an artifact as the next version of a model. No alias moves.
 
@@ -68,6 +69,7 @@ class Registry:
             name: Model name.
             evaluation: Test-set figures; None takes ``evaluation.json`` of the directory where there is one.
             actor: Who registers; None: the system's user.
+            report: A page of HTML about the evaluation, for everyone who may ask the model.
 
         Raises:
             RegistryError: The name isn't valid.
@@ -78,13 +80,14 @@ class Registry:
         check_name(name)
         manifest = load_manifest(artifact_dir)
         verify(artifact_dir, manifest)
-        judged = _evaluation_bytes(artifact_dir, evaluation)
+        found = {EVALUATION_NAME: _evaluation_bytes(artifact_dir, evaluation), REPORT_NAME: report}
+        companions = {file: data for file, data in found.items() if data is not None}
         described = (manifest.model_dump_json(indent=1) + "\n").encode("utf-8")
-        version = self._versions.claim(name, manifest, described, judged, actor or system_user())
+        version = self._versions.claim(name, manifest, described, companions, actor or system_user())
         key = version_key(name, version)
         upload(self._store, key, artifact_dir, manifest)
-        if judged is not None:
-            self._store.create(f"{key}/{EVALUATION_NAME}", judged)
+        for file, data in companions.items():
+            self._store.create(f"{key}/{file}", data)
         self._store.create(f"{key}/{MANIFEST_NAME}", described)
         return self._load(name, version)
 
@@ -188,11 +191,22 @@ class Registry:
             IntegrityError: It was changed.
         """
         version = self.resolve(ref)
-        if (expected := version.registration.evaluation_sha256) is None:
+        if version.registration.evaluation_sha256 is None:
             raise RegistryError(f"{version.ref} was registered without an evaluation; evaluate it first.")
-        key = f"{version_key(version.name, version.version)}/{EVALUATION_NAME}"
-        evaluation: dict[str, Any] = json.loads(self._read_checked(key, expected, REGISTRATION_NAME))
+        evaluation: dict[str, Any] = json.loads(self._companion(version, EVALUATION_NAME))
         return evaluation
+
+    def get_report(self, ref: str) -> bytes:
+        """The page of HTML that was stored with a version.
+
+        Raises:
+            RegistryError: There is no such version, or it was registered without one.
+            IntegrityError: It was changed.
+        """
+        version = self.resolve(ref)
+        if version.registration.report_sha256 is None:
+            raise RegistryError(f"{version.ref} was registered without a report.")
+        return self._companion(version, REPORT_NAME)
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias to version; empty if the model has none."""
@@ -385,6 +399,10 @@ class Registry:
             IntegrityError: A record is missing or damaged.
         """
         return AliasLog(self._store, check_name(name)).records()
+
+    def _companion(self, version: ModelVersion, file: str) -> bytes:
+        key = f"{version_key(version.name, version.version)}/{file}"
+        return self._read_checked(key, version.registration.companions[file], REGISTRATION_NAME)
 
     def _read_checked(self, key: str, sha256: str, told_by: str) -> bytes:
         try:

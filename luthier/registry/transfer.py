@@ -9,7 +9,7 @@ from pathlib import Path
 from luthier.digests import sha256_bytes
 from luthier.errors import IntegrityError, LuthierError, OutputError
 from luthier.manifest import MANIFEST_NAME, Manifest, load_manifest, mismatch, verify
-from luthier.registry.records import EVALUATION_NAME, REGISTRATION_NAME, ModelVersion, Registration
+from luthier.registry.records import REGISTRATION_NAME, ModelVersion
 from luthier.registry.store import LocalStore, Store
 
 
@@ -69,7 +69,7 @@ def download(store: Store, key: str, version: ModelVersion, destination: Path) -
         )
     partial = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.partial")
     try:
-        for name in (*version.manifest.files, *_companions(version.registration)):
+        for name in (*version.manifest.files, *version.registration.companions, REGISTRATION_NAME, MANIFEST_NAME):
             store.download(f"{key}/{name}", partial / name)
         _check_companions(partial, version)
         verify(partial, version.manifest)
@@ -89,16 +89,11 @@ def download(store: Store, key: str, version: ModelVersion, destination: Path) -
     return destination
 
 
-def _companions(registration: Registration) -> tuple[str, ...]:
-    judged = (EVALUATION_NAME,) if registration.evaluation_sha256 else ()
-    return (REGISTRATION_NAME, *judged, MANIFEST_NAME)
-
-
 def _check_companions(directory: Path, version: ModelVersion) -> None:
     here = LocalStore(directory)
     read_checked(here, MANIFEST_NAME, version.registration.manifest_sha256)
-    if version.registration.evaluation_sha256:
-        read_checked(here, EVALUATION_NAME, version.registration.evaluation_sha256)
+    for name, sha256 in version.registration.companions.items():
+        read_checked(here, name, sha256)
 
 
 def _holds(directory: Path, version: ModelVersion) -> bool:

@@ -12,7 +12,7 @@ from luthier.errors import IntegrityError, RegistryError
 from luthier.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from luthier.registry.history import AliasLog
 from luthier.registry.names import LATEST, check_name, parse_version
-from luthier.registry.records import REGISTRATION_NAME, ModelVersion, Registration
+from luthier.registry.records import EVALUATION_NAME, REGISTRATION_NAME, REPORT_NAME, ModelVersion, Registration
 from luthier.registry.store import Store
 from luthier.registry.transfer import read_checked
 
@@ -41,19 +41,22 @@ class Versions:
         keys = ((number, version_key(name, number)) for number in self._claimed(name))
         return [number for number, key in keys if MANIFEST_NAME in self._store.children(key)]
 
-    def claim(self, name: str, manifest: Manifest, described: bytes, judged: bytes | None, actor: str) -> int:
+    def claim(
+        self, name: str, manifest: Manifest, described: bytes, companions: Mapping[str, bytes], actor: str
+    ) -> int:
         """Take the next number for this writer alone.
 
         Args:
             name: A checked model name.
             manifest: What will be published.
             described: The manifest's bytes as they will be stored.
-            judged: The evaluation's bytes as they will be stored, or None.
+            companions: Evaluation and report as they will be stored, by file name; of those that there are.
             actor: Who registers.
 
         Raises:
             OutputError: The store can't be written.
         """
+        digests = {file: sha256_bytes(data) for file, data in companions.items()}
         while True:
             version = max(self._claimed(name), default=0) + 1
             registration = Registration(
@@ -61,7 +64,8 @@ class Versions:
                 version=version,
                 lineage_id=manifest.lineage_id,
                 manifest_sha256=sha256_bytes(described),
-                evaluation_sha256=None if judged is None else sha256_bytes(judged),
+                evaluation_sha256=digests.get(EVALUATION_NAME),
+                report_sha256=digests.get(REPORT_NAME),
                 registered_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 registered_by=actor,
             )

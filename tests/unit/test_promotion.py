@@ -34,7 +34,8 @@ def registered(cfg: RunConfig, place: Path, content: str, *, value: float = 0.7,
 
 def judged(cfg: RunConfig, *, gain: float = 0.2) -> Judgement:
     evaluation = make_evaluation(gain=gain)
-    return Judgement(evaluation, decide(evaluation, cfg.gate), {}, ())
+    row = {"row_id": "test.jsonl:1", "text": "a private question", "label": "x"}
+    return Judgement(evaluation, decide(evaluation, cfg.gate), {}, (row,))
 
 
 def test_registering_moves_no_alias_and_the_same_artifact_is_not_registered_twice(
@@ -46,6 +47,18 @@ def test_registering_moves_no_alias_and_the_same_artifact_is_not_registered_twic
     assert stages.register(cfg, make_artifact(tmp_path / "2", cfg), judged(cfg), VIEW) == first
     other = stages.register(cfg, make_artifact(tmp_path / "3", cfg, content="b"), judged(cfg), VIEW)
     assert [version.ref for version in registry.list()] == ["debian-sections@1", other.ref]
+
+
+def test_the_report_that_is_registered_tells_figures_and_nothing_private(cfg: RunConfig, tmp_path: Path) -> None:
+    local = cfg.model_copy(
+        update={"model": cfg.model.model_copy(update={"model_name_or_path": f"{tmp_path}/the-base"})}
+    )
+    version = stages.register(cfg, make_artifact(tmp_path / "1", local), judged(cfg), VIEW, [{"step": 1, "loss": 2.0}])
+    report = Registry(cfg.registry.uri).get_report(version.ref).decode()
+    for told in ("ROUGE-L", "gate passed", "the-base", version.manifest.lineage_id):
+        assert told in report
+    for private in ("a private question", "test.jsonl", str(tmp_path), "Resolved config"):
+        assert private not in report
 
 
 def test_what_the_gate_refuses_is_not_registered(cfg: RunConfig, tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
-from luthier.digests import atomic_write_text
 from luthier.evaluation_schema import LOWER_IS_BETTER, Evaluation, Interval
 from luthier.gate import GateDecision
 from luthier.manifest import Manifest
@@ -21,8 +19,7 @@ _FEW_ROWS = 100
 """Below this the report warns that percentile intervals come out too narrow."""
 
 
-def write_report(
-    path: Path,
+def render_report(
     *,
     title: str,
     evaluation: Evaluation,
@@ -36,11 +33,10 @@ def write_report(
     parity: Mapping[str, Any] | None = None,
     endpoint: Mapping[str, Any] | None = None,
     stages: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Write the report; what is not given is left out.
+) -> str:
+    """The report as a page of HTML; what is not given is left out.
 
     Args:
-        path: The HTML file to write or replace.
         title: Heading, usually the run's name.
         evaluation: The test split's figures.
         history: Rows of the metrics stream: ``step``, ``epoch``, ``loss``, ``eval_loss``, ``tokens_per_s``,
@@ -54,13 +50,10 @@ def write_report(
         parity: Counts ``same``, ``near-tie`` and ``mismatch``, and the ``tolerance`` in nats.
         endpoint: ``base_url``, ``models``, ``question``, ``answer``, ``first_token_s``, ``total_s``.
         stages: Of each stage of training its ``name``, ``losses`` by task, and what was ``forgotten``.
-
-    Raises:
-        OSError: The file can't be written.
     """
     with style():
         pictures = _pictures(evaluation, history, sweep)
-    page = (
+    return (
         _environment()
         .get_template("report.html.jinja")
         .render(
@@ -83,7 +76,6 @@ def write_report(
             max_drawn_labels=plots.MAX_DRAWN_LABELS,
         )
     )
-    atomic_write_text(path, page)
 
 
 def _pictures(

