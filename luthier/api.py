@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier import stages
 from luthier.config import RunConfig, load_config
-from luthier.errors import ConfigError
+from luthier.errors import ConfigError, RegistryError
 from luthier.exporting import export as export
 from luthier.judging import judge
 from luthier.paths import check_writable
@@ -22,7 +22,7 @@ from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
     from luthier.judging import Judgement
-    from luthier.registry import ModelVersion
+    from luthier.registry import ModelVersion, Registry
     from luthier.sweep_schema import SweepResult
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult
@@ -241,7 +241,7 @@ def serve(
 
     Args:
         cfg: Names the base model, the registry and the endpoint's limits.
-        refs: Registered models; none: the config's own, at its alias.
+        refs: Registered models; none: the config's own, at its alias, or else a base model that embeds.
         view: Shows what happens.
         on_live: Called with ``base_url``, ``models`` and ``api_key_file`` once every model has answered.
 
@@ -256,10 +256,10 @@ def serve(
 
     view = view or QuietView()
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
-    versions = [registry.resolve(ref) for ref in refs or [f"{cfg.name}@{cfg.registry.alias}"]]
+    versions, embedder = _to_serve(cfg, refs, registry, view)
     check_port(cfg)
     with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
-        base_model_dir = stages.prepare_model(cfg, view)
+        base_model_dir = embedder or stages.prepare_model(cfg, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("serve",))
             distinct = list(dict.fromkeys(version.ref for version in versions))
@@ -269,6 +269,24 @@ def serve(
                 if on_live is not None:
                     key = None if key_file is None else str(key_file)
                     on_live({"base_url": endpoint.base_url, "models": list(endpoint.models), "api_key_file": key})
-                stages.hold(view, stages.curl_line(cfg, endpoint, versions[0].name, key_file))
+                named = versions[0].name if versions else endpoint.models[0]
+                stages.hold(view, stages.curl_line(cfg, endpoint, named, key_file))
             finally:
                 stop(endpoint)
+
+
+def _to_serve(
+    cfg: RunConfig, refs: Sequence[str], registry: Registry, view: View
+) -> tuple[list[ModelVersion], Path | None]:
+    """The versions, or else the directory of a base model that embeds and needs none.
+
+    Raises:
+        RegistryError: A reference means nothing.
+    """
+    try:
+        return [registry.resolve(ref) for ref in refs or [f"{cfg.name}@{cfg.registry.alias}"]], None
+    except RegistryError:
+        embedder = None if refs else stages.prepare_embedder(cfg, view)
+        if embedder is None:
+            raise
+        return [], embedder

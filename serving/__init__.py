@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from luthier.serving.address import require_free_port
-from luthier.serving.client import ChatReply, ask
+from luthier.serving.client import ask, classify, greet
 from luthier.serving.deploy import deploy, stop
 from luthier.serving.endpoint import Endpoint
 from luthier.serving.parity import ParityReport, check_parity
+from luthier.serving.score_parity import ScoreReport, check_scores
 
-__all__ = ["ChatReply", "Endpoint", "ParityReport", "ask", "check_parity", "deploy", "require_free_port", "stop"]
+__all__ = [
+    "Endpoint",
+    "ParityReport",
+    "ScoreReport",
+    "ask",
+    "check_parity",
+    "check_scores",
+    "classify",
+    "deploy",
+    "greet",
+    "require_free_port",
+    "stop",
+]

@@ -73,7 +73,9 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
     except BaseException:
         _take_down(APP_NAME, started)
         raise
-    return Endpoint(url, tuple(sorted(front.watch().look().canonical)), APP_NAME, dtype, started)
+    names = front.watch().look()
+    tasks = {name: names.task_of(names.canonical[name]) for name in sorted(names.canonical)}
+    return Endpoint(url, tasks, APP_NAME, dtype, started)
 
 
 def _front(cfg: RunConfig, catalog: Catalog, prefix: str) -> Front:
@@ -110,7 +112,7 @@ def require_room(engines: Sequence[EngineSpec]) -> None:
         if amount > present.get(key, 0.0):
             raise ResourceError(
                 f"the endpoint asks for {amount:g} {key} ({len(engines)} engines: one for the base model with its "
-                f"adapters, one for each full model), the cluster has {present.get(key, 0.0):g}; serve fewer models, "
+                f"adapters, one for each full model or classifier), the cluster has {present.get(key, 0.0):g}; serve fewer models, "
                 "lower serve.num_replicas or serve.num_cpus, or use a larger cluster."
             )
 
@@ -192,11 +194,14 @@ def _application(front: Front, master: ApiKey) -> Any:
     """Engines and the ingress before them, bound."""
     from ray import serve
 
+    from luthier.serving.classifier_replica import ClassifierServer
     from luthier.serving.ingress import Ingress
     from luthier.serving.replica import ModelServer
 
     engines = {
-        spec.model_id: serve.deployment(ModelServer, **engine_options(spec)).bind(spec)
+        spec.model_id: serve.deployment(
+            ClassifierServer if spec.task == "classify" else ModelServer, **engine_options(spec)
+        ).bind(spec)
         for spec in front.catalog.engines
     }
     return serve.deployment(
@@ -218,14 +223,25 @@ def engine_options(spec: EngineSpec) -> dict[str, Any]:
         "num_replicas": settings.num_replicas,
         "max_ongoing_requests": settings.max_num_seqs * 2,
         "max_queued_requests": settings.max_queued_requests,
-        # The placement group holds the engine; the replica actor around it only waits.
-        "placement_group_bundles": [spec.resources],
-        "placement_group_strategy": "PACK",
-        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": _environment(spec)}},
+        **_placed(spec),
         "max_constructor_retry_count": 1,  # what fails once fails again, a minute later
         "health_check_period_s": 10.0,
         "health_check_timeout_s": 30.0,
         "graceful_shutdown_timeout_s": 10.0,
+    }
+
+
+def _placed(spec: EngineSpec) -> dict[str, Any]:
+    """What a replica reserves, and the environment that it finds."""
+    environment = {"runtime_env": {"env_vars": _environment(spec)}}
+    if spec.task == "classify":  # computed in the replica's own process
+        reserved = {"num_cpus": spec.resources.get("CPU", 0.0), "num_gpus": spec.resources.get("GPU", 0.0)}
+        return {"ray_actor_options": {**reserved, **environment}}
+    return {
+        # The placement group holds the engine; the replica actor around it only waits.
+        "placement_group_bundles": [spec.resources],
+        "placement_group_strategy": "PACK",
+        "ray_actor_options": {"num_cpus": 0, **environment},
     }
 
 
