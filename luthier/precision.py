@@ -19,8 +19,9 @@ Measured; docs/serving.md has the figures, and ``tests/integration/test_engine_n
 """
 
 SCORE_NOISE: dict[Dtype, float] = {"float32": 0.001, "bfloat16": 0.05}
-"""By how much a class's probability may differ between two sound computations of one classifier; docs/serving.md has the
-measurement."""
+"""By how much a class's probability may differ between two sound computations of one classifier.
+
+Measured; docs/serving.md has the figures."""
 
 
 def computes_in_bf16(wanted: Switch, device_type: str) -> bool:

@@ -52,6 +52,8 @@ def test_a_base_that_embeds_is_served_as_it_is(
         with pytest.raises(openai.BadRequestError, match="does not support Matryoshka") as raised:
             client.embeddings.create(model=name, input="a", dimensions=8)
         assert str(encoder_dir()) not in raised.value.message
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model=name, input=[10**9])  # no token of the model
         with pytest.raises(openai.BadRequestError, match="it embeds texts"):
             client.chat.completions.create(model=name, messages=CHAT)
         fuzz(endpoint, "/v1/embeddings", name)
