@@ -33,7 +33,7 @@ def demands(cfg: RunConfig) -> tuple[Demand, ...]:
     if cfg.tune is not None:
         trial = apply_overrides(cfg, cfg.tune.overrides)
         found.append(_train_demand("tune (one trial)", trial, "set a lower train.num_workers in tune.overrides"))
-    if not cfg.train.answers_prompts:  # nothing is served at the end of such a run
+    if not cfg.train.is_served:  # nothing is served at the end of such a run
         return tuple(found)
     # An engine on a GPU reserves that and nothing else.
     one = {"GPU": 1.0} if cfg.train.use_gpu else {"CPU": cfg.serve.num_cpus}

@@ -1,7 +1,8 @@
-"""A model's greedy answer with enough evidence to compare two engines token by token."""
+"""What a model said, with enough evidence to compare two engines: token by token, or class by class."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from luthier.precision import Dtype
@@ -41,3 +42,25 @@ class Answer:
     candidates: tuple[tuple[Candidate, Candidate], ...]
     messages: tuple[dict[str, str], ...]
     dtype: Dtype
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a classifier gave for one row.
+
+    Attributes:
+        row_id: The row's id in its dataset.
+        text: What was classified.
+        scores: Probability of each label.
+        dtype: What the model computed in.
+    """
+
+    row_id: str
+    text: str
+    scores: Mapping[str, float]
+    dtype: Dtype
+
+    @property
+    def label(self) -> str:
+        """The likeliest."""
+        return max(self.scores, key=self.scores.__getitem__)

@@ -23,7 +23,7 @@ from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
     from luthier.judging import Judgement
-    from luthier.registry import ModelVersion
+    from luthier.registry import ModelVersion, Registry
     from luthier.sweep_schema import SweepResult
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from luthier import stages
 from luthier.config import RunConfig
-from luthier.errors import ConfigError
+from luthier.errors import ConfigError, RegistryError
 from luthier.preflight import check_port
 from luthier.rundir import api_key, scratch_directory
 from luthier.view import QuietView, View
@@ -25,7 +26,7 @@ def serve(
 
     Args:
         cfg: Names the base model, the registry and the endpoint's limits.
-        refs: Registered models; none: the config's own, at its alias.
+        refs: Registered models; none: the config's own, at its alias, or else a base model that embeds.
         view: Shows what happens.
         on_live: Called with ``base_url``, ``models`` and ``api_key_file`` once every model has answered.
 
@@ -38,10 +39,10 @@ def serve(
     from luthier.serving import stop
 
     view = view or QuietView()
-    versions = _resolved(cfg, refs)
+    versions, embedder = _to_serve(cfg, refs, view)
     check_port(cfg)
     with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
-        base_model_dir = stages.prepare_model(cfg, view)
+        base_model_dir = embedder or stages.prepare_model(cfg, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("serve",))
             endpoint, _ = stages.go_live(cfg, base_model_dir, versions, (), view)
@@ -50,7 +51,7 @@ def serve(
                 if on_live is not None:
                     key = None if key_file is None else str(key_file)
                     on_live({"base_url": endpoint.base_url, "models": list(endpoint.models), "api_key_file": key})
-                stages.hold(view, stages.curl_line(cfg, endpoint, versions[0], key_file))
+                stages.hold(view, stages.curl_line(cfg, endpoint, [*versions, *endpoint.models][0], key_file))
             finally:
                 with view.stage("stop", "Stopping the endpoint when it has ended what it has begun"):
                     stop(endpoint)
@@ -61,7 +62,7 @@ def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None =
 
     Args:
         cfg: As of :func:`serve`.
-        refs: Registered models; none: the config's own, at its alias.
+        refs: Registered models; none: the config's own, at its alias, or else a base model that embeds.
         view: Shows what happens.
 
     Returns:
@@ -82,8 +83,8 @@ def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None =
             f"an endpoint that outlives this command needs a key that does so: set {cfg.serve.api_key_env} "
             "(serve.api_key_env) in the environment."
         )
-    versions = _resolved(cfg, refs)
-    base_model_dir = stages.prepare_model(cfg, view)
+    versions, embedder = _to_serve(cfg, refs, view)
+    base_model_dir = embedder or stages.prepare_model(cfg, view)
     with start(cfg) as session:
         check_resources(cfg, session.resources, ("serve",))
         endpoint = stages.roll_out(cfg, base_model_dir, versions, view)
@@ -111,13 +112,23 @@ def take_down(cfg: RunConfig, view: View | None = None) -> None:
         shut_down()
 
 
-def _resolved(cfg: RunConfig, refs: Sequence[str]) -> list[str]:
-    """The referenced versions as ``name@N``, each once; the config's own where none is named."""
+def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[str], Path | None]:
+    """The versions as ``name@N``, each once, or else the directory of a base model that embeds and needs none.
+
+    Raises:
+        RegistryError: A reference means nothing.
+    """
     from luthier.registry import Registry
 
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
-    asked = refs or [f"{cfg.name}@{cfg.registry.alias}"]
-    return list(dict.fromkeys(registry.resolve(ref).ref for ref in asked))
+    try:
+        asked = refs or [f"{cfg.name}@{cfg.registry.alias}"]
+        return list(dict.fromkeys(registry.resolve(ref).ref for ref in asked)), None
+    except RegistryError:
+        embedder = None if refs else stages.prepare_embedder(cfg, view)
+        if embedder is None:
+            raise
+        return [], embedder
 
 
 def _require_cluster(cfg: RunConfig) -> None:

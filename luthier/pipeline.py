@@ -44,7 +44,7 @@ class _Run:
 def run(cfg: RunConfig, view: View | None = None, *, keep: bool = False) -> dict[str, Any]:
     """Take a model from data to a live endpoint, ask it once, and stop it.
 
-    Of an objective that makes no chat model (pretraining, classification) the run ends with the registered version.
+    Of an objective that makes no model to be asked (pretraining) the run ends with the registered version.
 
     Args:
         cfg: The configuration.
@@ -85,7 +85,7 @@ def _run_in(cfg: RunConfig, run: _Run) -> None:
         except GateRefused:
             _finish(final, run, status="refused")
             raise
-    _finish(final, run, status="live and stopped" if cfg.train.answers_prompts else "registered")
+    _finish(final, run, status="live and stopped" if cfg.train.is_served else "registered")
 
 
 def _open_ray(cfg: RunConfig, view: View, until: ExitStack) -> Session:
@@ -105,7 +105,7 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
     write_evaluation(run.workdir, judgement)
     version = stages.register(cfg, artifact_dir, judgement, run.view, run.trained.metrics)
     run.result["version"] = version.ref
-    if not cfg.train.answers_prompts:
+    if not cfg.train.is_served:
         stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)
         run.view.note(f"a model of train.objective: {cfg.train.objective} is no chat model, so the run ends here")
         return
@@ -114,14 +114,12 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
     try:
         run.parity = parity.as_dict() if parity else None
         stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)
-        reply = stages.ask_once(cfg, endpoint, judgement, run.view)
+        answer = stages.ask_once(cfg, endpoint, judgement, run.view)
         run.endpoint = {
             "base_url": endpoint.base_url,
             "models": list(endpoint.models),
             "question": judgement.rows[0]["text"],
-            "answer": reply.text,
-            "first_token_s": reply.first_token_s,
-            "total_s": reply.total_s,
+            **answer,
         }
         if run.keep:
             stages.hold(run.view, stages.curl_line(cfg, endpoint, cfg.name, run.key_file))

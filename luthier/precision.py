@@ -18,6 +18,11 @@ ENGINE_NOISE: dict[Dtype, float] = {"float32": 0.01, "bfloat16": 0.5}
 Measured; docs/serving.md has the figures, and ``tests/integration/test_engine_noise.py`` repeats the measurement.
 """
 
+SCORE_NOISE: dict[Dtype, float] = {"float32": 0.001, "bfloat16": 0.05}
+"""By how much a class's probability may differ between two sound computations of one classifier.
+
+Measured; docs/serving.md has the figures."""
+
 
 def computes_in_bf16(wanted: Switch, device_type: str) -> bool:
     """Whether to compute in bfloat16 on this machine.
@@ -44,6 +49,11 @@ def served_dtype(wanted: Dtype | Literal["auto"], device_type: str) -> Dtype:
 def engine_noise(*dtypes: Dtype) -> float:
     """The noise between engines that compute in these types, in nats: that of the coarsest."""
     return max(ENGINE_NOISE[dtype] for dtype in dtypes)
+
+
+def score_noise(*dtypes: Dtype) -> float:
+    """The same of a class's probability."""
+    return max(SCORE_NOISE[dtype] for dtype in dtypes)
 
 
 def _multiplies_bf16(device_type: str) -> bool:

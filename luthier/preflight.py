@@ -34,7 +34,7 @@ def preflight(cfg: RunConfig) -> None:
         from luthier.tuning import check_space
 
         check_space(cfg)
-    if cfg.train.answers_prompts:
+    if cfg.train.is_served:
         check_port(cfg)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig
-from luthier.errors import ConfigError, GateRefused, RegistryError
+from luthier.errors import ConfigError, GateRefused, ModelError, RegistryError
 from luthier.rundir import STRATEGY
 from luthier.sweep_schema import SweepResult
 from luthier.view import View
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from luthier.gate import GateDecision
     from luthier.judging import Judgement
     from luthier.registry import ModelVersion
-    from luthier.serving import ChatReply, Endpoint, ParityReport
+    from luthier.serving import Endpoint, ParityReport, ScoreReport
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult
     from luthier.trainers.generate import Scored
@@ -36,6 +36,24 @@ def prepare_model(cfg: RunConfig, view: View) -> Path:
     with view.stage("model", f"Preparing the base model {cfg.model.model_name_or_path}"):
         base_model_dir = prepare_base(cfg.model, offline=cfg.offline, objective=cfg.train.objective)
         view.plain(f"in {base_model_dir}")
+    return base_model_dir
+
+
+def prepare_embedder(cfg: RunConfig, view: View) -> Path | None:
+    """The base model's directory where it lies on this machine and embeds texts, so that it can be served as it is.
+
+    Nothing is fetched: most models embed nothing, and are large.
+    """
+    from luthier.serving.kinds import task_of
+    from luthier.trainers.base_model import find_base
+
+    try:
+        base_model_dir = find_base(cfg.model, offline=True)
+    except ModelError:
+        return None
+    if task_of(base_model_dir) != "embed":
+        return None
+    view.plain(f"{cfg.model.model_name_or_path} embeds texts; it is served from {base_model_dir}")
     return base_model_dir
 
 
@@ -223,13 +241,13 @@ def promote(
 
 def go_live(
     cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], parity: Sequence[Scored], view: View
-) -> tuple[Endpoint, ParityReport | None]:
+) -> tuple[Endpoint, ParityReport | ScoreReport | None]:
     """Start the endpoint, and compare its answers with the trainer's before it counts as live.
 
     Raises:
         ServingError: It did not start, or it does not answer as the trained model does; it is stopped again.
     """
-    from luthier.serving import check_parity, deploy, stop
+    from luthier.serving import deploy, stop
     from luthier.trainers.base_model import base_digest
 
     with view.stage("serve", "Starting the endpoint"):
@@ -239,14 +257,7 @@ def go_live(
         return endpoint, None
     with view.stage("parity", f"Comparing {len(parity)} served answers with the trainer's"):
         try:
-            report = check_parity(
-                endpoint,
-                cfg.name,
-                [one.answer for one in parity],
-                tolerance=cfg.serve.parity_tolerance,
-                api_key=os.environ[cfg.serve.api_key_env],
-                concurrency=cfg.serve.max_num_seqs,
-            )
+            report = _compared(cfg, endpoint, parity)
             view.note(report.summary())
             report.require()
         except BaseException:
@@ -272,32 +283,68 @@ def roll_out(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: Vi
     return endpoint
 
 
-def ask_once(cfg: RunConfig, endpoint: Endpoint, judgement: Judgement, view: View) -> ChatReply:
-    """One real chat request with the openai client: the first test row, as the trained model was asked it."""
-    from luthier.serving import ask
+def _compared(cfg: RunConfig, endpoint: Endpoint, parity: Sequence[Scored]) -> ParityReport | ScoreReport:
+    """The endpoint's answers beside the trainer's."""
+    from luthier.serving import check_parity, check_scores
 
-    row, messages = judgement.rows[0], judgement.scored["tuned"][0].answer.messages
+    key, tolerance, concurrency = (
+        os.environ[cfg.serve.api_key_env],
+        cfg.serve.parity_tolerance,
+        cfg.serve.max_num_seqs,
+    )
+    if cfg.train.answers_prompts:
+        answers = [one.answer for one in parity]
+        return check_parity(endpoint, cfg.name, answers, tolerance=tolerance, api_key=key, concurrency=concurrency)
+    return check_scores(
+        endpoint,
+        cfg.name,
+        [one.classified for one in parity if one.classified is not None],
+        max_length=min(cfg.data.max_length, cfg.serve.max_model_len),
+        tolerance=tolerance,
+        api_key=key,
+        concurrency=concurrency,
+    )
+
+
+def ask_once(cfg: RunConfig, endpoint: Endpoint, judgement: Judgement, view: View) -> dict[str, Any]:
+    """One real request with the openai client: the first test row, as the trained model was asked it.
+
+    Returns:
+        The ``answer`` and its times, in seconds.
+    """
+    from luthier.serving import ask, classify
+
+    row, first = judgement.rows[0], judgement.scored["tuned"][0]
+    key = os.environ[cfg.serve.api_key_env]
     with view.stage("ask", "Asking the endpoint"):
-        key = os.environ[cfg.serve.api_key_env]
-        reply = ask(endpoint, cfg.name, messages, key, cfg.evaluate.max_new_tokens)
         view.plain(f"asked    {row['text']}")
-        view.plain(f"answered {reply.text}   expected {row['label']}")
-        view.note(f"first token after {reply.first_token_s * 1000:.0f} ms, all after {reply.total_s * 1000:.0f} ms")
-    return reply
+        began = time.monotonic()
+        if first.classified is not None:
+            (scores,) = classify(endpoint, cfg.name, [first.classified.text], key, cut_to=-1)
+            label = max(scores, key=scores.__getitem__)
+            found: dict[str, Any] = {"answer": f"{label} ({scores[label]:.3f})", "total_s": time.monotonic() - began}
+            took = "answered"
+        else:
+            reply = ask(endpoint, cfg.name, first.answer.messages, key, cfg.evaluate.max_new_tokens)
+            found = {"answer": reply.text, "first_token_s": reply.first_token_s, "total_s": reply.total_s}
+            took = f"first token after {reply.first_token_s * 1000:.0f} ms, all"
+        view.plain(f"answered {found['answer']}   expected {row['label']}")
+        view.note(f"{took} after {found['total_s'] * 1000:.0f} ms")
+    return found
 
 
 def warm_up(cfg: RunConfig, endpoint: Endpoint, view: View) -> None:
-    """Ask for one token under every served name: nothing is announced that can't answer, and no user waits for a load.
+    """Ask every served name for as little as it can be asked for: nothing is announced that can't answer, and no user waits
+    for a load.
 
     Raises:
         ServingError: A model does not answer.
     """
-    from luthier.serving import ask
+    from luthier.serving import greet
 
-    messages = [{"role": "user", "content": "Hello"}]
-    with view.stage("warm-up", f"Asking {len(endpoint.models)} served names for one token"):
+    with view.stage("warm-up", f"Asking {len(endpoint.models)} served names once"):
         for name in endpoint.models:
-            ask(endpoint, name, messages, os.environ[cfg.serve.api_key_env], 1)
+            greet(endpoint, name, os.environ[cfg.serve.api_key_env])
 
 
 def hold(view: View, curl: str) -> None:
@@ -315,8 +362,14 @@ def hold(view: View, curl: str) -> None:
 def curl_line(cfg: RunConfig, endpoint: Endpoint, model: str, key_file: Path | None) -> str:
     """A request to try from another terminal; the key stays where it is."""
     key = f"$(cat {key_file})" if key_file else f"${cfg.serve.api_key_env}"
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "..."}}]}}'
+    asked = {
+        "generate": ("chat/completions", '"messages": [{"role": "user", "content": "..."}]'),
+        "classify": ("classify", '"input": "..."'),
+        "embed": ("embeddings", '"input": "..."'),
+    }
+    path, what = asked[endpoint.tasks[model]]
+    body = f'{{"model": "{model}", {what}}}'
     return (
-        f'curl {endpoint.base_url}/chat/completions -H "Authorization: Bearer {key}" '
+        f'curl {endpoint.base_url}/{path} -H "Authorization: Bearer {key}" '
         f"-H 'Content-Type: application/json' -d '{body}'"
     )

@@ -19,6 +19,11 @@ RENDERING = ("tokenizer/tokenizer.json", "tokenizer/chat_template.jinja")
 DAMAGED = "its files are damaged; the server's log tells which"
 """Why a version can't be served whose files are not those of its manifest."""
 
+CLASSIFIERS_ADAPTER = (
+    "it is an adapter of a classifier, which knows no labels; merge it into its base and register the whole model"
+)
+"""Why such a version can't be served; luthier itself registers classifiers whole."""
+
 _SMALLEST_RANK = 8
 
 
@@ -38,7 +43,7 @@ def problem_of(registry: Registry, version: ModelVersion, source: AdapterSource)
     if not version.manifest.is_adapter:
         return "it is a whole model, which needs an engine of its own: name it when the endpoint is started"
     if version.manifest.objective == "classification":
-        return f"it is {a_classifier(version.ref)}"
+        return CLASSIFIERS_ADAPTER
     if trained_on.digest != source.base_digest:
         return (
             f"it was trained on {trained_on.model_name_or_path} with digest {trained_on.digest[:12]}, but the served base "
@@ -52,14 +57,6 @@ def problem_of(registry: Registry, version: ModelVersion, source: AdapterSource)
                 "of its own"
             )
     return adapter_problem(settings_of(registry, version), source.max_rank)
-
-
-def a_classifier(ref: str) -> str:
-    """What a version is that answers no chat requests, and what can be done with it."""
-    return (
-        f"a classifier, which answers no chat requests; luthier export {ref} DIR writes it as a directory that "
-        "AutoModelForSequenceClassification loads"
-    )
 
 
 def settings_of(registry: Registry, version: ModelVersion) -> dict[str, Any]:

@@ -56,11 +56,14 @@ def application(front: Front, master: ApiKey, *, surge: bool) -> Any:
     """
     from ray import serve
 
+    from luthier.serving.classifier_replica import ClassifierServer
     from luthier.serving.ingress import Ingress
     from luthier.serving.replica import ModelServer
 
     engines = {
-        spec.model_id: serve.deployment(ModelServer, **engine_options(spec, surge=surge))
+        spec.model_id: serve.deployment(
+            ClassifierServer if spec.task == "classify" else ModelServer, **engine_options(spec, surge=surge)
+        )
         .options(version=engine_version(spec), _internal=True)
         .bind(spec)
         for spec in front.catalog.engines
@@ -104,15 +107,26 @@ def engine_options(spec: EngineSpec, *, surge: bool = False) -> dict[str, Any]:
         **_scale(settings),
         "max_ongoing_requests": settings.max_num_seqs * 2,
         "max_queued_requests": settings.max_queued_requests,
-        # The placement group holds the engine; the replica actor around it only waits.
-        "placement_group_bundles": [spec.resources],
-        "placement_group_strategy": "PACK",
-        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": _environment(spec)}},
+        **_placed(spec),
         "max_constructor_retry_count": 1,  # what fails once fails again, a minute later
         "health_check_period_s": 10.0,
         "health_check_timeout_s": 30.0,
         "max_surge_percent": 100 if surge else 0,
         "graceful_shutdown_timeout_s": drain_s(settings),
+    }
+
+
+def _placed(spec: EngineSpec) -> dict[str, Any]:
+    """What a replica reserves, and the environment that it finds."""
+    environment = {"runtime_env": {"env_vars": _environment(spec)}}
+    if spec.task == "classify":  # computed in the replica's own process
+        reserved = {"num_cpus": spec.resources.get("CPU", 0.0), "num_gpus": spec.resources.get("GPU", 0.0)}
+        return {"ray_actor_options": {**reserved, **environment}}
+    return {
+        # The placement group holds the engine; the replica actor around it only waits.
+        "placement_group_bundles": [spec.resources],
+        "placement_group_strategy": "PACK",
+        "ray_actor_options": {"num_cpus": 0, **environment},
     }
 
 

@@ -10,14 +10,15 @@ from luthier.config import RunConfig
 from luthier.errors import IntegrityError, ServingError
 from luthier.registry import ModelVersion, Registry
 from luthier.serving.adapters import (
+    CLASSIFIERS_ADAPTER,
     RENDERING,
-    a_classifier,
     largest_rank,
     problem_of,
     rank_step,
     rendering_of,
     settings_of,
 )
+from luthier.serving.kinds import longest_text, require_classes, task_of
 from luthier.serving.spec import AdapterSource, EngineSpec
 
 
@@ -44,7 +45,7 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
 
     Adapters share one engine with their base model, which is then served under its own name too, by the tokenizer and
     chat template that the adapters were trained with. A fully fine-tuned model has an engine of its own, and its base
-    none, unless adapters need it or nothing else is served.
+    none, unless adapters need it or nothing else is served. So has a classifier, and a model that embeds.
 
     Args:
         cfg: Names the base model and the registry.
@@ -55,7 +56,7 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
     Raises:
         RegistryError: A reference does not exist.
         ServingError: An adapter was trained on another base, or with another chat template than an adapter beside it,
-            or is of a kind that vLLM can't load; or a version is a classifier.
+            or is of a kind that vLLM can't load; or a classifier tells other than one of several classes.
     """
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
     listed = {version.ref: version for version in map(registry.resolve, refs)}
@@ -73,15 +74,29 @@ def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], bas
 
 
 def _is_adapter(version: ModelVersion) -> bool:
-    if version.manifest.objective == "classification":
-        raise ServingError(f"{version.ref} is {a_classifier(version.ref)}.")
+    if version.manifest.is_adapter and version.manifest.objective == "classification":
+        raise ServingError(f"{version.ref} can't be served: {CLASSIFIERS_ADAPTER}.")
     return version.manifest.is_adapter
 
 
 def _own_engine(registry: Registry, version: ModelVersion, cfg: RunConfig) -> EngineSpec:
     directory = registry.fetch(version.ref)
-    model_dir, tokenizer_dir = f"{directory}/model", f"{directory}/tokenizer"
-    return EngineSpec(version.ref, model_dir, tokenizer_dir, {}, 0, cfg.serve, cfg.train.use_gpu)
+    return _alone(version.ref, directory / "model", directory / "tokenizer", cfg)
+
+
+def _alone(model_id: str, model_dir: Path, tokenizer_dir: Path, cfg: RunConfig) -> EngineSpec:
+    """The engine of a model without adapters.
+
+    Raises:
+        ServingError: It is a classifier of a kind that is not served.
+    """
+    task, serve = task_of(model_dir), cfg.serve
+    if task == "classify":
+        require_classes(model_dir, model_id)
+    if task != "generate":
+        longest = longest_text(model_dir, tokenizer_dir, serve.max_model_len)
+        serve = serve.model_copy(update={"max_model_len": longest})
+    return EngineSpec(model_id, str(model_dir), str(tokenizer_dir), {}, 0, serve, cfg.train.use_gpu, task=task)
 
 
 def _base_engine(
@@ -97,6 +112,8 @@ def _base_engine(
     Raises:
         ServingError: A listed adapter can't be served.
     """
+    if not adapters and task_of(base_model_dir) != "generate":
+        return _alone(base_id, base_model_dir, base_model_dir, cfg)
     later = cfg.serve.adapters == "registered"
     others = list(_of_base(registry, base_digest)) if later else []
     rendered_by = next(iter([*adapters, *reversed(others)]), None)

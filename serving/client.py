@@ -51,6 +51,45 @@ def told_as_serving_error(what: str) -> Iterator[None]:
         raise ServingError(f"{what} failed: {type(error).__name__}: {error.message}") from error
 
 
+def classify(
+    endpoint: Endpoint, model: str, texts: Sequence[str], api_key: str, cut_to: int | None = None
+) -> list[dict[str, float]]:
+    """The probability of each label, for each text.
+
+    Args:
+        endpoint: Where.
+        model: Served name.
+        texts: What to classify.
+        api_key: The endpoint's key.
+        cut_to: Tokens that are read of a text; None: longer ones than the model reads are refused.
+
+    Raises:
+        ServingError: The endpoint refused, failed, or can't be reached.
+    """
+    body: dict[str, Any] = {"model": model, "input": list(texts)}
+    if cut_to is not None:
+        body["truncate_prompt_tokens"] = cut_to
+    with told_as_serving_error(f"a request to {model} at {endpoint.base_url}"):
+        reply = openai_client(endpoint, api_key).post("/classify", body=body, cast_to=object)
+    return [one["scores"] for one in reply["data"]]
+
+
+def greet(endpoint: Endpoint, model: str, api_key: str) -> None:
+    """Ask for as little as a model can be asked for.
+
+    Raises:
+        ServingError: The endpoint refused, failed, or can't be reached.
+    """
+    task = endpoint.tasks[model]
+    if task == "classify":
+        classify(endpoint, model, ["Hello"], api_key)
+    elif task == "embed":
+        with told_as_serving_error(f"a request to {model} at {endpoint.base_url}"):
+            openai_client(endpoint, api_key).embeddings.create(model=model, input="Hello")
+    else:
+        ask(endpoint, model, [{"role": "user", "content": "Hello"}], api_key, 1)
+
+
 def ask(endpoint: Endpoint, model: str, messages: Sequence[dict[str, str]], api_key: str, max_tokens: int) -> ChatReply:
     """Ask once, greedily, streaming.
 

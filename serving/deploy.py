@@ -134,7 +134,9 @@ def _endpoint(front: Front) -> Endpoint:
     engine = serve.get_deployment_handle(engine_name(front.catalog.engines[0].model_id), APP_NAME)
     dtype: Dtype = engine.dtype.remote().result(timeout_s=_ANSWER_TIMEOUT_S)
     url = base_url(front.serve.host, front.serve.port, front.root or "/")
-    return Endpoint(url, tuple(sorted(front.watch().look().canonical)), dtype, front)
+    names = front.watch().look()
+    tasks = {name: names.task_of(names.canonical[name]) for name in sorted(names.canonical)}
+    return Endpoint(url, tasks, dtype, front)
 
 
 def _deployed() -> tuple[Front, ApiKey]:

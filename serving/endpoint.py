@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from luthier.precision import Dtype
 from luthier.serving.front import Front
+from luthier.serving.spec import Task
 
 
 @dataclass(frozen=True)
@@ -14,12 +16,17 @@ class Endpoint:
 
     Attributes:
         base_url: ``http://host:port/v1``.
-        models: Names that requests may ask for.
+        tasks: What each name that requests may ask for does.
         dtype: What its engines compute in.
         front: What it was told.
     """
 
     base_url: str
-    models: tuple[str, ...]
+    tasks: Mapping[str, Task]
     dtype: Dtype
     front: Front
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names that requests may ask for."""
+        return tuple(self.tasks)

@@ -89,6 +89,8 @@ def engine_kwargs(spec: EngineSpec, dtype: Dtype) -> dict[str, Any]:
         # rank 64, one adapter of rank 8 decoded at 0.55 of the speed.
         slots = serve.max_loras if spec.source else min(serve.max_loras, len(spec.adapters))
         kwargs |= {"enable_lora": True, "max_loras": slots, "max_lora_rank": rank_step(spec.max_rank)}
+    if spec.task == "embed":
+        kwargs |= {"runner": "pooling"}
     if not spec.gpu:
         # Compilation costs a minute at each start, and gains a CPU little at these sizes.
         kwargs |= {"enforce_eager": True}

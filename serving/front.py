@@ -35,4 +35,4 @@ class Front:
 
     def watch(self) -> Watch:
         """What tells the endpoint's names."""
-        return Watch(self.catalog, self.registry_uri, self.default_alias, self.serve.max_model_len, self.created_s)
+        return Watch(self.catalog, self.registry_uri, self.default_alias, self.created_s)

@@ -9,9 +9,17 @@ from typing import Any
 
 from luthier.serving.keys import ApiKey
 from luthier.serving.replies import Failure, not_servable
+from luthier.serving.spec import PATHS, ROUTES, Route, Task
 
 _LONGEST_REPEATED = 100
 _MOST_LISTED = 20
+_DOES: dict[Task, str] = {"generate": "generates text", "embed": "embeds texts", "classify": "classifies texts"}
+_DOES_NOT: dict[Route, str] = {
+    "chat": "answers no messages",
+    "completions": "completes no texts",
+    "embeddings": "does not embed",
+    "classify": "does not classify",
+}
 
 
 class Refused(Exception):
@@ -43,13 +51,26 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Ability:
+    """What an engine does.
+
+    Attributes:
+        task: What kind of answers it gives.
+        max_model_len: Longest prompt plus answer in tokens.
+    """
+
+    task: Task
+    max_model_len: int
+
+
+@dataclass(frozen=True)
 class Names:
     """Who answers to what.
 
     Attributes:
         canonical: Every name that a request may use, to the one that its engine knows.
         engine_of: Canonical name to the engine that serves it.
-        max_model_len: Longest prompt plus answer in tokens.
+        abilities: What each engine does.
         created_s: When the endpoint was started, in seconds since 1970.
         problems: Names that lead to nothing that can be served, with the reason.
         lineage: Canonical name to the id of the training run that made the model.
@@ -58,7 +79,7 @@ class Names:
 
     canonical: Mapping[str, str]
     engine_of: Mapping[str, str]
-    max_model_len: int
+    abilities: Mapping[str, Ability]
     created_s: int
     problems: Mapping[str, str] = field(default_factory=dict)
     lineage: Mapping[str, str] = field(default_factory=dict)
@@ -96,24 +117,50 @@ class Names:
             raise Refused(Failure(404, message, param="model", code="model_not_found"))
         return asked
 
+    def require(self, model: str, route: Route) -> None:
+        """Refuse a request that its model can't answer.
+
+        Args:
+            model: Canonical name of the model.
+            route: What is asked for.
+
+        Raises:
+            Refused: 400, with what the model does and where.
+        """
+        task = self.task_of(model)
+        if route not in ROUTES[task]:
+            places = " or ".join(PATHS[one] for one in ROUTES[task])
+            message = f"the model {model!r} {_DOES_NOT[route]}; it {_DOES[task]}: POST {places}"
+            raise Refused(Failure(400, message, param="model", code="model_not_supported"))
+
+    def task_of(self, model: str) -> Task:
+        """What a model does, by its canonical name."""
+        return self._ability(model).task
+
     def card(self, name: str, key: ApiKey) -> dict[str, Any]:
         """What the API tells of a model; the place of its files stays private.
 
         Raises:
             Refused: As :meth:`resolve`.
         """
+        root = self.canonical[self._checked(name, key)]
+        ability = self._ability(root)
         return {
             "id": name,
             "object": "model",
             "created": self.created_s,
             "owned_by": "luthier",
-            "root": self.canonical[self._checked(name, key)],
-            "max_model_len": self.max_model_len,
+            "root": root,
+            "max_model_len": ability.max_model_len,
+            "tasks": [ability.task],
         }
 
     def cards(self, key: ApiKey) -> dict[str, Any]:
         """Every name that the key may ask for."""
         return {"object": "list", "data": [self.card(name, key) for name in self._opened(key)]}
+
+    def _ability(self, model: str) -> Ability:
+        return self.abilities[self.engine_of[model]]
 
     def _opened(self, key: ApiKey) -> list[str]:
         return sorted(name for name, canonical in self.canonical.items() if key.admits(canonical))

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from luthier import __version__
 from luthier.serving.guard import HEALTH
 from luthier.serving.requests import REQUESTS
+from luthier.serving.spec import PATHS, ROUTES
 
 _ERROR = {
     "type": "object",
@@ -49,13 +50,14 @@ def describe(root: str = "") -> dict[str, Any]:
     Args:
         root: Path below which the endpoint lies.
     """
-    kinds = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
     _, schemas = models_json_schema(
-        [(REQUESTS[kind], "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
+        [(REQUESTS[route], "validation") for route in PATHS], ref_template="#/components/schemas/{model}"
     )
-    generation = {
-        path: {"post": _operation(f"create_{kind}", _told(REQUESTS[kind].__name__), streams=True)}
-        for kind, path in kinds.items()
+    asked = {
+        path: {
+            "post": _operation(f"create_{route}", _told(REQUESTS[route].__name__), streams=route in ROUTES["generate"])
+        }
+        for route, path in PATHS.items()
     }
     return {
         "openapi": "3.1.0",
@@ -63,7 +65,7 @@ def describe(root: str = "") -> dict[str, Any]:
         "servers": [{"url": root or "/"}],
         "security": [{"key": []}],
         "paths": {
-            **generation,
+            **asked,
             "/v1/models": {"get": _operation("list_models")},
             "/v1/models/{model}": {"get": {**_operation("get_model"), "parameters": [_in_path("model")]}},
             "/v1/versions": {"get": _operation("list_versions")},

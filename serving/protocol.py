@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ray.llm._internal.serve.core.configs.openai_api_models import (
     ChatCompletionRequest,
     CompletionRequest,
+    EmbeddingCompletionRequest,
     ErrorResponse,
 )
 from vllm.exceptions import VLLMClientError
@@ -24,7 +25,7 @@ logger = logging.getLogger("ray.serve")
 _FAILED_EVENT = 'data: {"error":'
 
 
-def parse(route: Route, body: dict[str, Any]) -> ChatCompletionRequest | CompletionRequest:
+def parse(route: Route, body: dict[str, Any]) -> ChatCompletionRequest | CompletionRequest | EmbeddingCompletionRequest:
     """A checked request.
 
     Raises:
@@ -32,6 +33,8 @@ def parse(route: Route, body: dict[str, Any]) -> ChatCompletionRequest | Complet
     """
     if route == "completions":
         return CompletionRequest.model_validate(body)
+    if route == "embeddings":
+        return EmbeddingCompletionRequest.model_validate(body)
     request = ChatCompletionRequest.model_validate(body)
     for number, message in enumerate(request.messages):
         for field in ("content", "tool_calls"):

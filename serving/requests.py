@@ -7,40 +7,31 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from luthier.config.serve import LimitsConfig
-from luthier.serving.names import Refused
-from luthier.serving.replies import Failure
+from luthier.serving.fields import MAX_INT64, Label, RequestPart, Text, TokenId, is_batch, require
+from luthier.serving.text_requests import ClassifyRequest, EmbeddingRequest, TextsRequest, checked_texts
 
-_MAX_INT64 = 2**63 - 1
-
-Text = Annotated[str, Field(max_length=1 << 24)]
-Label = Annotated[str, Field(max_length=512)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-TokenId = Annotated[int, Field(ge=0, le=_MAX_INT64)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class TextPart(_Part):
+class TextPart(RequestPart):
     """A piece of a message; only text is understood."""
 
     type: Literal["text"]
     text: Text
 
 
-class CalledFunction(_Part):
+class CalledFunction(RequestPart):
     """What a tool was called with."""
 
     name: Name
     arguments: Text
 
 
-class ToolCall(_Part):
+class ToolCall(RequestPart):
     """A tool that the model called."""
 
     id: Label
@@ -48,7 +39,7 @@ class ToolCall(_Part):
     function: CalledFunction
 
 
-class ChatMessage(_Part):
+class ChatMessage(RequestPart):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -67,7 +58,7 @@ class ChatMessage(_Part):
         return self
 
 
-class Function(_Part):
+class Function(RequestPart):
     """A tool."""
 
     name: Name
@@ -78,27 +69,27 @@ class Function(_Part):
     strict: bool | None = None
 
 
-class Tool(_Part):
+class Tool(RequestPart):
     """A tool that the model may call."""
 
     type: Literal["function"]
     function: Function
 
 
-class ChosenFunction(_Part):
+class ChosenFunction(RequestPart):
     """The name of a tool."""
 
     name: Name
 
 
-class ChosenTool(_Part):
+class ChosenTool(RequestPart):
     """A tool that the model has to call."""
 
     type: Literal["function"]
     function: ChosenFunction
 
 
-class JsonSchema(_Part):
+class JsonSchema(RequestPart):
     """What the answer must conform to."""
 
     name: Name
@@ -107,7 +98,7 @@ class JsonSchema(_Part):
     strict: bool | None = None
 
 
-class ResponseFormat(_Part):
+class ResponseFormat(RequestPart):
     """The form of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -121,7 +112,7 @@ class ResponseFormat(_Part):
         return self
 
 
-class StreamOptions(_Part):
+class StreamOptions(RequestPart):
     """What a stream tells."""
 
     include_usage: bool | None = None
@@ -131,7 +122,7 @@ class StreamOptions(_Part):
     """Accepted and ignored."""
 
 
-class _Generation(_Part):
+class _Generation(RequestPart):
     """What both kinds of text generation understand."""
 
     model: str
@@ -142,7 +133,7 @@ class _Generation(_Part):
     stop: Annotated[str, Field(min_length=1, max_length=256)] | (
         list[Annotated[str, Field(min_length=1, max_length=256)]] | None
     ) = None
-    seed: Annotated[int, Field(ge=-_MAX_INT64 - 1, le=_MAX_INT64)] | None = None
+    seed: Annotated[int, Field(ge=-MAX_INT64 - 1, le=MAX_INT64)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
@@ -219,7 +210,12 @@ class CompletionRequest(_Generation):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
-REQUESTS: dict[str, type[_Generation]] = {"chat": ChatRequest, "completions": CompletionRequest}
+REQUESTS: dict[str, type[_Generation] | type[TextsRequest]] = {
+    "chat": ChatRequest,
+    "completions": CompletionRequest,
+    "embeddings": EmbeddingRequest,
+    "classify": ClassifyRequest,
+}
 """What a request to each route must be."""
 
 
@@ -237,27 +233,25 @@ def checked(route: str, body: dict[str, Any], limits: LimitsConfig, max_num_seqs
         Refused: It asks for too much.
     """
     request = REQUESTS[route].model_validate(body)
+    if isinstance(request, TextsRequest):
+        return checked_texts(request, limits)
     if isinstance(request, ChatRequest):
-        _require(len(request.messages), limits.max_messages, "messages", "messages")
-        _require(len(request.tools or ()), limits.max_tools, "tools", "tools")
-        _require(request.top_logprobs or 0, limits.max_logprobs, "top_logprobs", "alternatives")
-        _require(request.max_completion_tokens or 0, limits.max_tokens, "max_completion_tokens", "tokens")
+        require(len(request.messages), limits.max_messages, "messages", "messages")
+        require(len(request.tools or ()), limits.max_tools, "tools", "tools")
+        require(request.top_logprobs or 0, limits.max_logprobs, "top_logprobs", "alternatives")
+        require(request.max_completion_tokens or 0, limits.max_tokens, "max_completion_tokens", "tokens")
     elif isinstance(request, CompletionRequest):
-        prompts = len(request.prompt) if _is_batch(request.prompt) else 1
-        _require(prompts, limits.max_prompts, "prompt", "prompts")
-        _require(request.logprobs or 0, limits.max_logprobs, "logprobs", "alternatives")
-    _require((request.n or 1), min(limits.max_n, max_num_seqs), "n", "answers")
-    _require(request.max_tokens or 0, limits.max_tokens, "max_tokens", "tokens")
-    _require(len(request.stop) if isinstance(request.stop, list) else 0, limits.max_stop, "stop", "sequences")
-    _require(_schema_bytes(request), limits.max_schema_bytes, "response_format", "bytes of JSON schema")
+        prompts = len(request.prompt) if is_batch(request.prompt) else 1
+        require(prompts, limits.max_prompts, "prompt", "prompts")
+        require(request.logprobs or 0, limits.max_logprobs, "logprobs", "alternatives")
+    require((request.n or 1), min(limits.max_n, max_num_seqs), "n", "answers")
+    require(request.max_tokens or 0, limits.max_tokens, "max_tokens", "tokens")
+    require(len(request.stop) if isinstance(request.stop, list) else 0, limits.max_stop, "stop", "sequences")
+    require(_schema_bytes(request), limits.max_schema_bytes, "response_format", "bytes of JSON schema")
     fields = request.model_dump(mode="json", by_alias=True, exclude_none=True)
     if limits.max_tokens is not None and not fields.keys() & {"max_tokens", "max_completion_tokens"}:
         fields["max_tokens"] = limits.max_tokens
     return fields
-
-
-def _is_batch(prompt: object) -> bool:
-    return isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
 
 
 def _schema_bytes(request: _Generation) -> int:
@@ -267,8 +261,3 @@ def _schema_bytes(request: _Generation) -> int:
     if isinstance(request, ChatRequest):
         schemas += [tool.function.parameters for tool in request.tools or () if tool.function.parameters]
     return sum(len(json.dumps(schema)) for schema in schemas)
-
-
-def _require(asked: int, most: int | None, field: str, unit: str) -> None:
-    if most is not None and asked > most:
-        raise Refused(Failure(400, f"{field}: {asked} {unit}; this endpoint allows {most}.", param=field))

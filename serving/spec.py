@@ -8,8 +8,26 @@ from typing import Literal
 
 from luthier.config.serve import ServeConfig
 
-Route = Literal["chat", "completions"]
-"""What a request asks for: an answer to messages, or the continuation of a text."""
+Route = Literal["chat", "completions", "embeddings", "classify"]
+"""What a request asks for: an answer to messages, the continuation of a text, vectors of texts, or their classes."""
+
+PATHS: dict[Route, str] = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+    "classify": "/v1/classify",
+}
+"""Where it is asked for."""
+
+Task = Literal["generate", "embed", "classify"]
+"""What a model does, by vLLM's names."""
+
+ROUTES: dict[Task, tuple[Route, ...]] = {
+    "generate": ("chat", "completions"),
+    "embed": ("embeddings",),
+    "classify": ("classify",),
+}
+"""What a model of each task can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,7 @@ class EngineSpec:
         serve: Limits and resources.
         gpu: Whether it reserves a GPU.
         source: Where it finds adapters that are asked for later; None: it holds no others.
+        task: What the model does.
     """
 
     model_id: str
@@ -56,6 +75,7 @@ class EngineSpec:
     serve: ServeConfig
     gpu: bool
     source: AdapterSource | None = None
+    task: Task = "generate"
 
     @property
     def resources(self) -> dict[str, float]:

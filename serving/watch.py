@@ -11,7 +11,7 @@ from luthier.registry import ModelVersion, Registry
 from luthier.serving.adapters import DAMAGED, problem_of
 from luthier.serving.canary import Breach
 from luthier.serving.catalog import Catalog, names_of
-from luthier.serving.names import Names, Split
+from luthier.serving.names import Ability, Names, Split
 from luthier.serving.spec import AdapterSource
 
 ENDPOINT = "endpoint"
@@ -27,20 +27,18 @@ class Watch:
         catalog: What was started; its names are served always.
         registry_uri: The registry.
         default_alias: Alias that a bare name stands for.
-        max_model_len: Longest prompt plus answer in tokens.
         created_s: When the endpoint was started, in seconds since 1970.
     """
 
-    def __init__(
-        self, catalog: Catalog, registry_uri: str, default_alias: str, max_model_len: int, created_s: int
-    ) -> None:
+    def __init__(self, catalog: Catalog, registry_uri: str, default_alias: str, created_s: int) -> None:
         self._registry = Registry(registry_uri, default_alias)
         self._default_alias = default_alias
         self._source: AdapterSource | None = next((one.source for one in catalog.engines if one.source), None)
         self._base_engine = next((one.model_id for one in catalog.engines if one.max_rank), "")
         self._held = catalog.engine_of
         bases = {one.model_id: one.model_id for one in catalog.engines if "@" not in one.model_id}
-        self._base = Names(bases, bases, max_model_len, created_s)
+        abilities = {one.model_id: Ability(one.task, one.serve.max_model_len) for one in catalog.engines}
+        self._base = Names(bases, bases, abilities, created_s)
         self._versions: dict[str, ModelVersion] = {}
         self._problems: dict[str, str | None] = {}
 

@@ -35,7 +35,7 @@ from luthier.serving.page import page_routes
 from luthier.serving.record import Observe, Record, is_usage
 from luthier.serving.replies import INTERNAL, OVERLOADED, TIMED_OUT, Failure, Part, invalid, too_often
 from luthier.serving.requests import checked
-from luthier.serving.spec import Route
+from luthier.serving.spec import PATHS, Route
 from luthier.serving.versions import version_routes
 
 logger = logging.getLogger("ray.serve")
@@ -82,7 +82,7 @@ def make_app(
     async def model(request: Request) -> Response:
         return JSONResponse(names().card(request.path_params["model"], request.state.key))
 
-    async def generate(route: Route, request: Request) -> Response:
+    async def answered(route: Route, request: Request) -> Response:
         record = Record(request_id(), route, request.state.key.name)
         try:
             parts = await admitted(route, request, record)
@@ -105,6 +105,7 @@ def make_app(
         body = await _json_object(request, serve.limits.max_body_bytes)
         record.model = names().resolve(body.get("model"), key, str(body.get("user") or ""))
         record.lineage_id = names().lineage.get(record.model, "")
+        names().require(record.model, route)
         # The engine knows a model by its canonical name alone.
         fields = checked(route, {**body, "model": record.model}, serve.limits, serve.max_num_seqs)
         record.stream = bool(fields.get("stream"))
@@ -129,8 +130,7 @@ def make_app(
             HttpRoute("/openapi.json", openapi),
             HttpRoute("/v1/models", models),
             HttpRoute("/v1/models/{model:path}", model),
-            HttpRoute("/v1/chat/completions", partial(generate, "chat"), methods=["POST"]),
-            HttpRoute("/v1/completions", partial(generate, "completions"), methods=["POST"]),
+            *(HttpRoute(path, partial(answered, route), methods=["POST"]) for route, path in PATHS.items()),
             *version_routes(registry, names),
             *page_routes(),
         ],

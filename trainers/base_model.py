@@ -40,14 +40,25 @@ def prepare_base(model: ModelConfig, *, offline: bool, objective: ObjectiveName 
             has no safetensors or no tokenizer of the kind that the objective needs.
         OutputError: The cache can't be written.
     """
-    path = _found(model, offline=offline)
-    _check_files(path, model.model_name_or_path)
+    path = find_base(model, offline=offline)
     checked = f"{base_digest(path)}-{model.trust_remote_code}"
     if objective not in ("sft", "dpo"):
         checked += f"-{objective}"
     if not (cache_dir() / "checked" / checked).exists():  # checking costs the import of transformers
         _check_trainable(path, model, objective)
         (subcache("checked") / checked).touch()
+    return path
+
+
+def find_base(model: ModelConfig, *, offline: bool) -> Path:
+    """The same of a model that need not be one to train.
+
+    Raises:
+        ModelError: The model does not exist, can't be reached, or has no safetensors.
+        OutputError: The cache can't be written.
+    """
+    path = _found(model, offline=offline)
+    _check_files(path, model.model_name_or_path)
     return path
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from luthier.answers import Answer, Candidate
+from luthier.answers import Answer, Candidate, Classified
 from luthier.config.model import ModelConfig
 from luthier.precision import Dtype
 from luthier.rows import Message, Row
@@ -55,11 +55,13 @@ class Scored:
         answer: What the model said.
         nll: Summed -log p of the reference answer's tokens, in nats.
         num_tokens: Tokens of the reference answer.
+        classified: What a classifier gave; None: the model is none.
     """
 
     answer: Answer
     nll: float
     num_tokens: int
+    classified: Classified | None = None
 
 
 def dtype_name(dtype: torch.dtype) -> Dtype:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from luthier.answers import Answer
+from luthier.answers import Answer, Classified
 from luthier.config.model import ModelConfig
 from luthier.precision import Dtype
 from luthier.rows import Row
@@ -64,11 +64,12 @@ class Classifier:
         encoded = [replace(one, label=self.classes[0]) for one in rows]
         batch = self._objective.collate([part for row in encoded for part in self._objective.encode(row)])
         logits_BC = self._classify.class_logits(batch.to(self._device))
-        places = logits_BC.argmax(dim=1).tolist()
-        return [
-            Scored(_said(row, self.classes[place], self._dtype), 0.0, 1)
-            for row, place in zip(rows, places, strict=True)
-        ]
+        scored: list[Scored] = []
+        for row, probabilities in zip(rows, logits_BC.softmax(dim=1).tolist(), strict=True):
+            scores = dict(zip(self.classes, probabilities, strict=True))
+            found = Classified(row.row_id, str(row.text), scores, self._dtype)
+            scored.append(Scored(_said(row, found.label, self._dtype), 0.0, 1, found))
+        return scored
 
 
 class TextScorer:

@@ -104,7 +104,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _rows_fit_server(self) -> RunConfig:
-        if self.evaluate.max_new_tokens >= self.serve.max_model_len:
+        if self.train.answers_prompts and self.evaluate.max_new_tokens >= self.serve.max_model_len:
             raise ValueError(
                 f"evaluate.max_new_tokens={self.evaluate.max_new_tokens} leaves no room for a prompt in "
                 f"serve.max_model_len={self.serve.max_model_len}"

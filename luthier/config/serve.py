@@ -158,11 +158,12 @@ class ServeConfig(Config):
     that it has begun."""
 
     parity_rows: Annotated[int, Field(ge=1)] = 20
-    """Test rows whose served answers are compared with the trainer's before the endpoint counts as live."""
+    """Test rows whose served answers, or labels, are compared with the trainer's before the endpoint counts as live."""
 
     parity_tolerance: float | None = Field(default=None, gt=0.0)
     """Largest gap between the two best log-probabilities, in nats, at which a differing token is a near-tie. None: 0.01
-    where trainer and engine compute in float32, else 0.5."""
+    where trainer and engine compute in float32, else 0.5. Of a classifier, the largest difference of a label's probability;
+    None: 0.001, else 0.05."""
 
     @field_validator("num_replicas", mode="after")
     @classmethod

@@ -231,6 +231,11 @@ class TrainConfig(Config):
         return self.objective in ("sft", "dpo")
 
     @property
+    def is_served(self) -> bool:
+        """Whether a run ends with an endpoint: what has learnt plain text alone waits for more training."""
+        return self.objective != "pretraining"
+
+    @property
     def learns_tokens(self) -> bool:
         """Whether the loss is that of next tokens, row by row."""
         return self.objective in ("sft", "pretraining")

@@ -83,8 +83,9 @@ def test_few_rows_are_enough_where_nothing_is_compared(tmp_path: Path) -> None:
     preflight(config(tmp_path, LABELLED[:2], gate={"against": []}))
 
 
-def test_a_taken_port_is_refused_where_the_endpoint_will_be_here(tmp_path: Path) -> None:
-    cfg = config(tmp_path, LABELLED)
+@pytest.mark.parametrize("objective", ["sft", "classification"])
+def test_a_taken_port_is_refused_where_the_endpoint_will_be_here(tmp_path: Path, objective: str) -> None:
+    cfg = config(tmp_path, LABELLED, train={"objective": objective})
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", cfg.serve.port))
         taken.listen()

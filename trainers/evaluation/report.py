@@ -47,7 +47,8 @@ def render_report(
         gate: The decision on it.
         config_yaml: The resolved config.
         examples: Rows with ``row_id``, ``text``, ``label`` and an answer for each variant.
-        parity: Counts ``same``, ``near-tie`` and ``mismatch``, and the ``tolerance`` in nats.
+        parity: Counts ``same``, ``near-tie`` and ``mismatch``, and the ``tolerance``: in nats, or of probabilities where it
+            is ``of`` ``scores``.
         endpoint: ``base_url``, ``models``, ``question``, ``answer``, ``first_token_s``, ``total_s``.
         stages: Of each stage of training its ``name``, ``losses`` by task, and what was ``forgotten``.
     """

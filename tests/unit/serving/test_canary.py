@@ -9,7 +9,7 @@ import pytest
 from luthier.config.serve import CanaryConfig
 from luthier.serving.canary import CanaryWatch
 from luthier.serving.keys import ApiKey
-from luthier.serving.names import Names, Split
+from luthier.serving.names import Ability, Names, Split
 from luthier.serving.record import Record
 
 SPLIT = Split("demo@2", "demo@1", 0.1)
@@ -36,7 +36,7 @@ def test_the_request_says_for_whom_it_is_or_else_the_key_does() -> None:
     names = Names(
         {"demo": "demo@1", "demo@1": "demo@1", "demo@2": "demo@2"},
         {"demo@1": "base", "demo@2": "base"},
-        64,
+        {"base": Ability("generate", 64)},
         0,
         splits={"demo": Split("demo@2", "demo@1", 0.5)},
     )

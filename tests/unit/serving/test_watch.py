@@ -17,7 +17,7 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 def watch(shelf: Shelf, catalog: Catalog) -> Watch:
-    return Watch(catalog, str(shelf.directory / "registry"), "champion", 512, 7)
+    return Watch(catalog, str(shelf.directory / "registry"), "champion", 7)
 
 
 def test_versions_and_aliases_are_served_as_they_come(shelf: Shelf) -> None:

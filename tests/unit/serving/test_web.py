@@ -15,20 +15,20 @@ from starlette.testclient import TestClient
 from luthier.config.serve import LimitsConfig, ServeConfig
 from luthier.serving.admission import Admission
 from luthier.serving.keys import ApiKey, KeyRing, add_key, digest_of
-from luthier.serving.names import Names
+from luthier.serving.names import Ability, Names
 from luthier.serving.openapi import describe
 from luthier.serving.record import Record
 from luthier.serving.replies import Failure, Part
-from luthier.serving.spec import Route
+from luthier.serving.spec import PATHS, Route
 from luthier.serving.web import make_app
 
 KEY = "secret"
 MASTER = ApiKey(name="master", sha256=digest_of(KEY))
 ROUTES = ["/", "/docs", "/v2/none", *(path for path in describe()["paths"] if path != "/health")]
 NAMES = Names(
-    {"demo": "demo@2", "demo@2": "demo@2", "a--b": "a--b"},
-    {"demo@2": "a--b", "a--b": "a--b"},
-    512,
+    {"demo": "demo@2", "demo@2": "demo@2", "a--b": "a--b", "sorter": "sorter@1", "vectors": "vectors"},
+    {"demo@2": "a--b", "a--b": "a--b", "sorter@1": "sorter@1", "vectors": "vectors"},
+    {"a--b": Ability("generate", 512), "sorter@1": Ability("classify", 128), "vectors": Ability("embed", 256)},
     7,
     {"demo@1": "its rank is too large"},
 )
@@ -121,16 +121,21 @@ def test_the_engine_is_asked_by_the_canonical_name(client: TestClient) -> None:
         (b'{"model": "\xff"}', 400, "JSON", None),
         (b"[" * 100_000, 400, "JSON", None),
         (b"[]", 400, "object", None),
-        (b"{}", 400, "give one of a--b, demo, demo@2", None),
+        (b"{}", 400, "give one of a--b, demo, demo@2, sorter, vectors", None),
         (b'{"model": 3}', 400, "give one of", None),
         (b'{"model": null}', 400, "give one of", None),
-        (b'{"model": "demo@9"}', 404, "'demo@9' does not exist; models are a--b, demo, demo@2", "model_not_found"),
+        (
+            b'{"model": "demo@9"}',
+            404,
+            "'demo@9' does not exist; models are a--b, demo, demo@2, sorter, vectors",
+            "model_not_found",
+        ),
     ],
 )
 def test_bad_requests_are_told_apart(
     client: TestClient, body: bytes, status: int, named: str, code: str | None
 ) -> None:
-    for route in ("/v1/chat/completions", "/v1/completions"):
+    for route in PATHS.values():
         reply = client.post(route, content=body)  # without a content type, which is not needed
         error = reply.json()["error"]
         assert (reply.status_code, error["type"], error["code"]) == (status, "invalid_request_error", code)
