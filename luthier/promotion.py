@@ -8,6 +8,7 @@ from luthier.config import load_config
 from luthier.errors import GateRefused, RegistryError
 from luthier.evaluation_schema import Evaluation
 from luthier.gate import INCUMBENT, GateCheck, decide, hold_against_stored
+from luthier.limits import served_checks, size_check
 
 if TYPE_CHECKING:
     from luthier.config.judge import GateConfig
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def check_promotion(registry: Registry, version: ModelVersion, alias: str) -> dict[str, float]:
-    """Ask the gate of the version's own config about its stored evaluation.
+    """Ask the gate of the version's own config about what is stored with it: its evaluation, its files, and how it
+    answered where it was served.
 
     The incumbent of that evaluation may have been replaced since, so the version is held against the one at the alias
     now as well, by what is stored of both.
@@ -31,16 +33,18 @@ def check_promotion(registry: Registry, version: ModelVersion, alias: str) -> di
     Raises:
         GateRefused: They do not pass.
         RegistryError: There is no evaluation.
+        IntegrityError: A record was changed.
     """
     evaluation = _stored(registry, version)
     if evaluation is None:
         raise RegistryError(f"{version.ref} was registered without an evaluation; {_remedy(version)}")
     gate = load_config(registry.fetch(version.ref) / "config.yaml").gate
-    checks = [*decide(evaluation, gate).checks, *_against_present(registry, version, alias, evaluation, gate)]
-    refused = [check.reason for check in checks if not check.passed]
-    if refused:
-        raise GateRefused(f"{version.ref}: {'; '.join(refused)} To compare them anew, {_remedy(version)}")
-    return {check.name: check.figure for check in checks if check.figure is not None}
+    facts = [size_check(version.manifest, gate), *served_checks(registry.served(version), gate, version.ref)]
+    decision = decide(evaluation, gate).also(facts).also(_against_present(registry, version, alias, evaluation, gate))
+    if not decision.passed:
+        refused = "; ".join(check.reason for check in decision.checks if not check.passed)
+        raise GateRefused(f"{version.ref}: {refused} To compare them anew, {_remedy(version)}")
+    return decision.figures
 
 
 def _against_present(

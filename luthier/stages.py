@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from luthier.gate import GateDecision
     from luthier.judging import Judgement
     from luthier.registry import ModelVersion
-    from luthier.serving import ChatReply, Endpoint, ParityReport
+    from luthier.serving import ChatReply, Endpoint
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult
-    from luthier.trainers.generate import Scored
 
 
 def prepare_model(cfg: RunConfig, view: View) -> Path:
@@ -158,9 +157,8 @@ def register(cfg: RunConfig, artifact_dir: Path, judgement: Judgement, view: Vie
         for check in decision.checks:
             view.plain(f"{'passed' if check.passed else 'refused'} {check.name}: {check.reason}")
         if not decision.passed:
-            failed = "; ".join(f"{check.name}: {check.reason}" for check in decision.checks if not check.passed)
             raise GateRefused(
-                f"the gate refused {cfg.name}: {failed}. Nothing was registered; train better or change gate.*"
+                f"the gate refused {cfg.name}: {decision.refusals}. Nothing was registered; train better or change gate.*"
             )
         registry = Registry(cfg.registry.uri, cfg.registry.alias)
         if (known := registry.find(cfg.name, load_manifest(artifact_dir))) is not None:
@@ -198,54 +196,35 @@ def promote(
         version.version,
         actor=system_user(),
         reason="gate passed",
-        figures={check.name: check.figure for check in decision.checks if check.figure is not None},
+        figures=decision.figures,
         expected_version=incumbent.version if incumbent else 0,
     )
     view.note(f"{name} is [bold]{version.ref}[/] now")
 
 
-def go_live(
-    cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], parity: Sequence[Scored], view: View
-) -> tuple[Endpoint, ParityReport | None]:
-    """Start the endpoint, and compare its answers with the trainer's before it counts as live.
+def go_live(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: View) -> Endpoint:
+    """Start the endpoint.
 
     Raises:
-        ServingError: It did not start, or it does not answer as the trained model does; it is stopped again.
+        ServingError: It did not start.
     """
-    from luthier.serving import check_parity, deploy, stop
+    from luthier.serving import deploy
     from luthier.trainers.base_model import base_digest
 
     with view.stage("serve", "Starting the endpoint"):
         endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=base_digest(base_model_dir))
         view.plain(f"{endpoint.base_url} serves {', '.join(endpoint.models)}")
-    if not parity:
-        return endpoint, None
-    with view.stage("parity", f"Comparing {len(parity)} served answers with the trainer's"):
-        try:
-            report = check_parity(
-                endpoint,
-                cfg.name,
-                [one.answer for one in parity],
-                tolerance=cfg.serve.parity_tolerance,
-                api_key=os.environ[cfg.serve.api_key_env],
-                concurrency=cfg.serve.max_num_seqs,
-            )
-            view.note(report.summary())
-            report.require()
-        except BaseException:
-            stop(endpoint)
-            raise
-    return endpoint, report
+    return endpoint
 
 
-def ask_once(cfg: RunConfig, endpoint: Endpoint, judgement: Judgement, view: View) -> ChatReply:
+def ask_once(cfg: RunConfig, endpoint: Endpoint, version: ModelVersion, judgement: Judgement, view: View) -> ChatReply:
     """One real chat request with the openai client: the first test row, as the trained model was asked it."""
     from luthier.serving import ask
 
     row, messages = judgement.rows[0], judgement.scored["tuned"][0].answer.messages
     with view.stage("ask", "Asking the endpoint"):
         key = os.environ[cfg.serve.api_key_env]
-        reply = ask(endpoint, cfg.name, messages, key, cfg.evaluate.max_new_tokens)
+        reply = ask(endpoint, version.ref, messages, key, cfg.evaluate.max_new_tokens)
         view.plain(f"asked    {row['text']}")
         view.plain(f"answered {reply.text}   expected {row['label']}")
         view.note(f"first token after {reply.first_token_s * 1000:.0f} ms, all after {reply.total_s * 1000:.0f} ms")

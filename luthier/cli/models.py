@@ -37,7 +37,7 @@ def list_models(registry: RegistryUri = "registry", as_json: AsJson = False) -> 
 
 @models.command()
 def show(model: Reference, registry: RegistryUri = "registry", as_json: AsJson = False) -> None:
-    """One version: manifest, evaluation and the history of its name."""
+    """One version: manifest, evaluation, what was measured of it, and the history of its name."""
     from luthier.registry import Registry
 
     store = Registry(registry)
@@ -46,7 +46,9 @@ def show(model: Reference, registry: RegistryUri = "registry", as_json: AsJson =
     manifest = version.manifest.model_dump(mode="json")
     judged = version.registration.evaluation_sha256 is not None
     evaluation = store.get_evaluation(version.ref) if judged else None
-    emit({**_facts(version), "manifest": manifest, "evaluation": evaluation, "history": history}, as_json=as_json)
+    measured = store.served(version)
+    facts = {"manifest": manifest, "evaluation": evaluation, "served": measured and measured.model_dump(mode="json")}
+    emit({**_facts(version), **facts, "history": history}, as_json=as_json)
 
 
 @models.command()
@@ -59,7 +61,7 @@ def promote(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move an alias to a version whose stored evaluation passes the gate of its config."""
+    """Move an alias to a version that passes the gate of its config by what is stored with it."""
     from luthier.registry import Registry, system_user
 
     store = Registry(registry)

@@ -15,7 +15,19 @@ import luthier
 PACKAGE = Path(luthier.__file__).parent
 FOLDERS = ("trainers", "tuning", "serving", "cluster")
 # Those that see every package, and import it when they need it.
-TOP = {"api", "pipeline", "stages", "judging", "preflight", "reporting", "exporting", "promotion", "__init__", "cli"}
+TOP = {
+    "api",
+    "pipeline",
+    "stages",
+    "judging",
+    "measuring",
+    "preflight",
+    "reporting",
+    "exporting",
+    "promotion",
+    "__init__",
+    "cli",
+}
 ALLOWED = {"trainers": set(), "tuning": {"trainers"}, "serving": set(), "cluster": set(), "kernel": set()}
 HEAVY = {"torch", "ray", "transformers", "vllm", "peft", "deepspeed", "numpy", "matplotlib", "sklearn"}
 # Part of Ray to the package that may use it.

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from luthier.answers import Answer
 from luthier.errors import ServingError
+from luthier.gate import decide
+from luthier.judging import Judgement
+from luthier.measuring import compare_and_measure
+from luthier.served_schema import ServedRecord
 from luthier.serving import ask, check_parity, deploy
+from luthier.trainers.generate import Scored
+from luthier.view import QuietView
 from tests.integration.serving.conftest import CHAT, KEY, NUM_TOKENS, QUESTIONS, Live
+from tests.unit.artifacts import make_evaluation
 
 
 def test_every_name_is_served(live: Live) -> None:
@@ -56,6 +65,26 @@ def test_parity_finds_the_wrong_model_behind_a_name(live: Live) -> None:
     assert report.count("mismatch") >= 1
     with pytest.raises(ServingError, match="does not serve what was trained"):
         report.require()
+
+
+def test_what_is_measured_before_the_alias_moves_is_kept_with_the_version(live: Live) -> None:
+    evaluation, version = make_evaluation(), live.registry.resolve("demo@1")
+
+    def measured(*answers: Answer) -> ServedRecord:
+        scored = {"tuned": [Scored(answer, 0.0, 1) for answer in answers]}
+        judgement = Judgement(evaluation, decide(evaluation, live.cfg.gate), scored, ())
+        return compare_and_measure(live.cfg, live.endpoint, version, judgement, QuietView())[1]
+
+    good = measured(*live.answers)
+    assert live.registry.served(version) == good
+    assert (good.parity.different, good.concurrency, good.dtype, good.device) == (0, len(QUESTIONS), "float32", "cpu")
+    assert 0 < good.first_token_s.p50 <= good.first_token_s.p95
+    assert good.inter_token_ms is not None and good.inter_token_ms.p50 > 0
+    other = replace(live.answers[0], token_ids=tuple(token + 1 for token in live.answers[0].token_ids))
+    with pytest.raises(ServingError, match="does not serve what was trained"):
+        measured(other)
+    kept = live.registry.served(version)
+    assert kept is not None and kept.parity.mismatch == 1
 
 
 def test_a_stream_ends_with_the_count_of_its_tokens(live: Live) -> None:
