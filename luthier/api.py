@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import stages
+from luthier.adding import add as add
+from luthier.bases import other_bases
 from luthier.config import RunConfig, load_config
 from luthier.errors import ConfigError
 from luthier.exporting import export as export
@@ -254,19 +256,21 @@ def serve(
     """Serve registered models until interrupted.
 
     Args:
-        cfg: Names the base model, the registry and the endpoint's limits.
-        refs: Registered models; none: the config's own, at its alias.
+        cfg: Names the registry and the endpoint's limits, and the base model that is served where nothing else is.
+        refs: Registered models, of any base model; none: the config's own, at its alias.
         view: Shows what happens.
         on_live: Called with ``base_url``, ``models`` and ``api_key_file`` once every model has answered.
 
     Raises:
         RegistryError: A reference means nothing.
+        ModelError: The base model of an adapter is not to be had, or is another one by now.
         ConfigError: The port is taken.
     """
     from luthier.cluster import check_resources
     from luthier.cluster.session import start
     from luthier.registry import Registry
     from luthier.serving import stop
+    from luthier.trainers.base_model import base_digest
 
     view = view or QuietView()
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
@@ -274,10 +278,11 @@ def serve(
     check_port(cfg)
     with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
         base_model_dir = stages.prepare_model(cfg, view)
+        others = other_bases(registry, versions, base_digest(base_model_dir), view, offline=cfg.offline)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("serve",))
             distinct = list(dict.fromkeys(version.ref for version in versions))
-            endpoint = stages.go_live(cfg, base_model_dir, distinct, view)
+            endpoint = stages.go_live(cfg, base_model_dir, distinct, view, others)
             try:
                 stages.warm_up(cfg, endpoint, view)
                 if on_live is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from luthier.gate import GateDecision
     from luthier.judging import Judgement
     from luthier.registry import ModelVersion
-    from luthier.serving import ChatReply, Endpoint
+    from luthier.serving import Base, ChatReply, Endpoint
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult
 
@@ -202,8 +202,17 @@ def promote(
     view.note(f"{name} is [bold]{version.ref}[/] now")
 
 
-def go_live(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: View) -> Endpoint:
+def go_live(
+    cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: View, other_bases: Sequence[Base] = ()
+) -> Endpoint:
     """Start the endpoint.
+
+    Args:
+        cfg: The configuration.
+        base_model_dir: The config's base model.
+        refs: Registered models to serve.
+        view: Shows what happens.
+        other_bases: Base models of those that are adapters of another one.
 
     Raises:
         ServingError: It did not start.
@@ -212,7 +221,8 @@ def go_live(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: Vie
     from luthier.trainers.base_model import base_digest
 
     with view.stage("serve", "Starting the endpoint"):
-        endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=base_digest(base_model_dir))
+        digest = base_digest(base_model_dir)
+        endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=digest, other_bases=other_bases)
         view.plain(f"{endpoint.base_url} serves {', '.join(endpoint.models)}")
     return endpoint
 

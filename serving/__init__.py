@@ -7,5 +7,16 @@ from luthier.serving.client import ChatReply, ask
 from luthier.serving.deploy import deploy, stop
 from luthier.serving.endpoint import Endpoint
 from luthier.serving.parity import ParityReport, check_parity
+from luthier.serving.spec import Base
 
-__all__ = ["ChatReply", "Endpoint", "ParityReport", "ask", "check_parity", "deploy", "require_free_port", "stop"]
+__all__ = [
+    "Base",
+    "ChatReply",
+    "Endpoint",
+    "ParityReport",
+    "ask",
+    "check_parity",
+    "deploy",
+    "require_free_port",
+    "stop",
+]

@@ -20,7 +20,7 @@ from luthier.serving.catalog import Catalog, build_catalog
 from luthier.serving.endpoint import Endpoint
 from luthier.serving.front import Front
 from luthier.serving.keys import ApiKey, KeyRing, digest_of
-from luthier.serving.spec import EngineSpec
+from luthier.serving.spec import Base, EngineSpec
 
 APP_NAME = "luthier"
 
@@ -35,14 +35,17 @@ _ANSWER_TIMEOUT_S = 30.0
 _RAISED = re.compile(r"^(?:[\w.]*\.)?(\w+(?:Error|Exception|Exit): .+)$", re.MULTILINE)
 
 
-def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_digest: str) -> Endpoint:
-    """Serve the base model once, with every referenced adapter on it.
+def deploy(
+    cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_digest: str, other_bases: Sequence[Base] = ()
+) -> Endpoint:
+    """Serve each base model once, with every referenced adapter of it.
 
     Args:
         cfg: Names, limits, address and registry.
         base_model_dir: The prepared base model.
         refs: Registered models to serve.
         base_digest: Digest of the base model, as manifests record it.
+        other_bases: Further base models that references are adapters of.
 
     Raises:
         ConfigError: No API key in the environment, a file of keys that can't be read, the port is taken, or Ray Serve
@@ -59,7 +62,8 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
     master = ApiKey(name="master", sha256=digest_of(key))
     KeyRing(master, Path(cfg.serve.keys_file) if cfg.serve.keys_file else None)  # refuses a file that can't be read
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    catalog = build_catalog(cfg, base_model_dir, refs, base_digest)
+    bases = [Base(cfg.model.model_name_or_path, base_model_dir, base_digest), *other_bases]
+    catalog = build_catalog(cfg, bases, refs)
     require_room(catalog.engines)
     prefix, started = _open_serve(cfg.serve)
     url = base_url(cfg.serve.host, cfg.serve.port, prefix)
@@ -109,7 +113,7 @@ def require_room(engines: Sequence[EngineSpec]) -> None:
     for key, amount in asked.items():
         if amount > present.get(key, 0.0):
             raise ResourceError(
-                f"the endpoint asks for {amount:g} {key} ({len(engines)} engines: one for the base model with its "
+                f"the endpoint asks for {amount:g} {key} ({len(engines)} engines: one for each base model with its "
                 f"adapters, one for each full model), the cluster has {present.get(key, 0.0):g}; serve fewer models, "
                 "lower serve.num_replicas or serve.num_cpus, or use a larger cluster."
             )

@@ -4,12 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from luthier.config.serve import ServeConfig
 
 Route = Literal["chat", "completions"]
 """What a request asks for: an answer to messages, or the continuation of a text."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that adapters can be served on.
+
+    Attributes:
+        model_name_or_path: As the config or a manifest names it.
+        model_dir: Directory of weights and tokenizer.
+        digest: Digest of the model, as manifests record it.
+    """
+
+    model_name_or_path: str
+    model_dir: Path
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Its name at the endpoint."""
+        return base_name(self.model_name_or_path)
+
+
+def base_name(model_name_or_path: str) -> str:
+    """A base model's name at the endpoint: the last part of its path, hub id or package."""
+    return model_name_or_path.removeprefix("package:").rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -46,6 +72,7 @@ class EngineSpec:
         serve: Limits and resources.
         gpu: Whether it reserves a GPU.
         source: Where it finds adapters that are asked for later; None: it holds no others.
+        is_base: Whether the model itself is a base model; else it is a registered version.
     """
 
     model_id: str
@@ -56,6 +83,7 @@ class EngineSpec:
     serve: ServeConfig
     gpu: bool
     source: AdapterSource | None = None
+    is_base: bool = True
 
     @property
     def resources(self) -> dict[str, float]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier.cli.options import AsJson, DryRun, RegistryUri, emit
+from luthier.cli.options import AsJson, DryRun, RegistryUri, emit, load
 
 if TYPE_CHECKING:
     from luthier.registry import ModelVersion, Registry
@@ -49,6 +50,26 @@ def show(model: Reference, registry: RegistryUri = "registry", as_json: AsJson =
     measured = store.served(version)
     facts = {"manifest": manifest, "evaluation": evaluation, "served": measured and measured.model_dump(mode="json")}
     emit({**_facts(version), **facts, "history": history}, as_json=as_json)
+
+
+@models.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A whole transformers model, such as a merged export.")
+    ],
+    config: Annotated[str, typer.Option(help="YAML file of the run by which it is judged and promoted.")] = "",
+    registry: RegistryUri = "registry",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register a whole model that lies in a directory. No alias moves."""
+    from luthier.api import add as register
+
+    cfg = load(config, None) if config else None
+    version = register(name, directory, registry_uri=registry, cfg=cfg, dry_run=dry_run)
+    text = f"would register {name}" if version is None else f"registered {version.ref}"
+    emit({"version": version and version.ref, "dry_run": dry_run}, as_json=as_json, text=text)
 
 
 @models.command()

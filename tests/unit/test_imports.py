@@ -16,7 +16,9 @@ PACKAGE = Path(luthier.__file__).parent
 FOLDERS = ("trainers", "tuning", "serving", "cluster")
 # Those that see every package, and import it when they need it.
 TOP = {
+    "adding",
     "api",
+    "bases",
     "pipeline",
     "stages",
     "judging",
