@@ -27,7 +27,7 @@ class ModelServer:
         self._shows_tools = shows_tools(spec.tokenizer_dir)
         self._parses_tools = spec.serve.tool_call_parser is not None
         self._dtype = await dtype_of(spec)
-        self._server = await start(spec, self._dtype)
+        self._server = await start(spec, self._dtype, shows_tools=self._shows_tools)
 
     async def dtype(self) -> Dtype:
         """What it computes in."""

@@ -59,16 +59,3 @@ def refuse_tools(body: Mapping[str, Any], *, shown: bool, parsed: bool) -> None:
         raise Refused(NOT_SHOWN)
     if not parsed and body.get("tool_choice", "auto") == "auto":
         raise Refused(NOT_PARSED)
-
-
-def check_parser(name: str | None) -> None:
-    """Refuse a parser of tool calls that this vLLM does not have, before it loads a model.
-
-    Raises:
-        ValueError: Names those that it has.
-    """
-    from vllm.tool_parsers import ToolParserManager
-
-    known = ToolParserManager.list_registered()
-    if name is not None and name not in known:
-        raise ValueError(f"serve.tool_call_parser: {name!r} is none of vLLM's, which are {', '.join(sorted(known))}.")
