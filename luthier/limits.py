@@ -14,6 +14,9 @@ from luthier.served_schema import Percentiles, ServedRecord
 
 BYTES_PER_MB = 1_000_000
 
+_LATENCIES = {"first_token_s": "s to the first token", "inter_token_ms": "ms from token to token"}
+"""Fields of a record that the gate bounds, with what they say."""
+
 
 def size_check(manifest: Manifest, gate: GateConfig) -> GateCheck:
     """Whether a version's files are small enough."""
@@ -32,24 +35,8 @@ def served_checks(record: ServedRecord | None, gate: GateConfig, ref: str) -> It
         ref: The version, for the remedy.
     """
     yield _parity(record, gate, ref)
-    yield from _latency(
-        "first_token_s",
-        "s to the first token",
-        record,
-        record.first_token_s if record else None,
-        "gate.max_first_token_s",
-        gate.max_first_token_s,
-        ref,
-    )
-    yield from _latency(
-        "inter_token_ms",
-        "ms from token to token",
-        record,
-        record.inter_token_ms if record else None,
-        "gate.max_inter_token_ms",
-        gate.max_inter_token_ms,
-        ref,
-    )
+    for name, unit in _LATENCIES.items():
+        yield from _latency(name, unit, record, getattr(gate, f"max_{name}"), ref)
 
 
 def _parity(record: ServedRecord | None, gate: GateConfig, ref: str) -> GateCheck:
@@ -64,28 +51,21 @@ def _parity(record: ServedRecord | None, gate: GateConfig, ref: str) -> GateChec
     return _bounded("parity", found.different, "the limit", None if gate.parity == "ignored" else 0, what)
 
 
-def _latency(
-    name: str,
-    unit: str,
-    record: ServedRecord | None,
-    found: Percentiles | None,
-    key: str,
-    limit: float | None,
-    ref: str,
-) -> Iterator[GateCheck]:
+def _latency(name: str, unit: str, record: ServedRecord | None, limit: float | None, ref: str) -> Iterator[GateCheck]:
     """The median for the record, and the 95th percentile against its bound."""
-    if record is not None and found is not None:
-        yield _bounded(f"{name} p50", found.p50, "", None, f"{found.p50:.4g} {unit} at the median")
-        at_a_time = f"{record.concurrency} at a time on a {record.device.upper()} in {record.dtype}"
-        yield _bounded(
-            f"{name} p95", found.p95, key, limit, f"{found.p95:.4g} {unit} at the 95th percentile, {at_a_time}"
-        )
-    elif limit is None:
-        yield _skipped(f"{name} p95", "it was not measured." if record is None else "no answer had two tokens.")
-    elif record is None:
-        yield _missing(f"{name} p95", f"{key} is {limit:g}, but {_unserved(ref)}, or take {key} out.")
+    key, p95 = f"gate.max_{name}", f"{name} p95"
+    found: Percentiles | None = getattr(record, name) if record else None
+    if record and found:
+        yield _bounded(f"{name} p50", found.p50, key, None, f"{found.p50:.4g} {unit} at the median")
+        what = f"{found.p95:.4g} {unit} at the 95th percentile, {record.concurrency} at a time on a {record.device.upper()}"
+        yield _bounded(p95, found.p95, key, limit, f"{what} in {record.dtype}")
+        return
+    if limit is None:
+        yield _skipped(p95, "no answer had two tokens." if record else "it was not measured.")
+    elif record:
+        yield _missing(p95, f"{key} is {limit:g}, but no answer had two tokens; take {key} out.")
     else:
-        yield _missing(f"{name} p95", f"{key} is {limit:g}, but no answer had two tokens; take it out.")
+        yield _missing(p95, f"{key} is {limit:g}, but {_unserved(ref)}, or take {key} out.")
 
 
 def _unserved(ref: str) -> str:
