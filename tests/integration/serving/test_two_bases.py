@@ -57,7 +57,7 @@ def test_adapters_of_two_bases_answer_side_by_side(
     monkeypatch.setenv(cfg.serve.api_key_env, KEY)
 
     def look(facts: dict[str, Any]) -> None:
-        client = openai.OpenAI(base_url=facts["base_url"], api_key=KEY, timeout=120.0, max_retries=0)
+        client: Any = openai.OpenAI(base_url=facts["base_url"], api_key=KEY, timeout=120.0, max_retries=0)
 
         def said(name: str) -> str:
             reply = client.chat.completions.create(model=name, messages=CHAT, max_tokens=NUM_TOKENS, temperature=0.0)
