@@ -128,10 +128,10 @@ def canary(
 
 
 def _gate(store: Registry, version: ModelVersion, alias: str, *, force: bool) -> dict[str, float]:
-    """The figures that passed the gate; none where it is passed over."""
-    from luthier.promotion import check_promotion
+    """The figures that passed the gate; where it is passed over, those that are known."""
+    from luthier.promotion import check_promotion, known_figures
 
-    return {} if force else check_promotion(store, version, alias)
+    return known_figures(store, version) if force else check_promotion(store, version, alias)
 
 
 @models.command()

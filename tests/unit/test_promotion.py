@@ -150,6 +150,21 @@ def test_a_version_that_answers_too_slowly_is_refused_before_the_alias_moves(cfg
     require_passed(version, put_before_gate(cfg, version, judged(cfg), record))
 
 
+def test_a_forced_move_keeps_the_figures_that_are_known(cfg: RunConfig, tmp_path: Path) -> None:
+    from luthier.cli.models import promote
+
+    registry, uri = Registry(cfg.registry.uri), cfg.registry.uri
+    slow = registered(apply_overrides(cfg, {"gate.max_first_token_s": 0.1}), tmp_path, "a", gain=0.0)
+    registry.add_served(slow, make_served(slow.registration.manifest_sha256))
+    bare = registry.register(make_artifact(tmp_path / "bare", cfg, content="b"), cfg.name)
+    for version in (slow, bare):
+        promote(version.ref, alias="champion", reason="a test", force=True, registry=uri)
+    first, second = registry.history(cfg.name)
+    assert first.forced and second.forced and first.reason == "a test"
+    assert (first.figures["first_token_s p95"], first.figures["rouge_l tuned-base"]) == (0.5, pytest.approx(-0.02))
+    assert second.figures == {"size_mb": pytest.approx(bare.manifest.size_bytes / 1e6)}
+
+
 def test_a_stored_evaluation_is_shown(cfg: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from luthier.cli.models import promote, rollback, show
 
