@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import stages
+from luthier.adding import add as add
+from luthier.bases import other_bases
 from luthier.config import RunConfig, load_config
 from luthier.endpoints import serve as serve
 from luthier.errors import ConfigError
 from luthier.exporting import export as export
 from luthier.judging import judge
+from luthier.measuring import check_measurable, put_before_gate, serve_once
 from luthier.paths import check_writable
 from luthier.pipeline import run as run
 from luthier.preflight import check_candidate, check_judgeable
@@ -183,21 +186,27 @@ def trained_target(cfg: RunConfig) -> Target:
     return Target(cfg, found, found.parents[1] / "evaluation")
 
 
-def evaluate(target: RunConfig | Target, view: View | None = None, *, promote: bool = False) -> Judgement:
+def evaluate(
+    target: RunConfig | Target, view: View | None = None, *, serve: bool = False, promote: bool = False
+) -> Judgement:
     """Judge a model on its config's test split against base, few-shot and incumbent; write figures and report.
 
     Args:
         target: A config, whose newest artifact is judged, or what :func:`resolve_target` found.
         view: Shows what happens.
+        serve: Serve the version too, and keep with it how its answers compare with the trainer's and how fast they came;
+            without it the gate goes by what was measured before. For registered models.
         promote: Move the alias to the version if the gate passes; for registered models.
 
     Raises:
         ConfigError, DataError: There is nothing to judge, or nothing to judge it on.
+        ServingError: The endpoint does not answer as the trained model does.
         OutputError: The verdict can't be written.
     """
     from luthier.cluster import check_resources
     from luthier.cluster.session import start
     from luthier.manifest import load_manifest
+    from luthier.registry import Registry
     from luthier.trainers.sequence import read_stages
 
     view = view or QuietView()
@@ -205,13 +214,20 @@ def evaluate(target: RunConfig | Target, view: View | None = None, *, promote: b
     cfg = target.cfg
     if promote and target.version is None:
         raise ConfigError("--promote moves an alias to a registered version; name it as MODEL@VERSION.")
+    if serve:
+        check_measurable(cfg, target.version)
     check_judgeable(cfg)
     check_writable(target.output, "the directory of the verdict")
     base_model_dir = stages.prepare_model(cfg, view)
     incumbent = stages.incumbent_of(cfg, base_model_dir)
     with start(cfg) as session:
-        check_resources(cfg, session.resources, ("train",))
+        check_resources(cfg, session.resources, ("train", "serve") if serve else ("train",))
         judgement = judge(cfg, base_model_dir, target.artifact_dir, incumbent, view)
+        if serve and target.version is not None:
+            serve_once(cfg, base_model_dir, target.version, judgement, view)
+    if target.version is not None:
+        record = Registry(cfg.registry.uri, cfg.registry.alias).served(target.version)
+        judgement = put_before_gate(cfg, target.version, judgement, record)
     target.output.mkdir(parents=True, exist_ok=True)
     manifest, history = load_manifest(target.artifact_dir), _history(target)
     stages_before = read_stages(target.artifact_dir.parent)

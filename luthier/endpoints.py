@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luthier import stages
+from luthier.bases import other_bases
 from luthier.config import RunConfig
 from luthier.errors import ConfigError, RegistryError
 from luthier.preflight import check_port
 from luthier.rundir import api_key, scratch_directory
 from luthier.view import QuietView, View
+
+if TYPE_CHECKING:
+    from luthier.registry import ModelVersion
+    from luthier.serving import Base, Endpoint
 
 
 def serve(
@@ -25,13 +30,14 @@ def serve(
     """Serve registered models until interrupted.
 
     Args:
-        cfg: Names the base model, the registry and the endpoint's limits.
-        refs: Registered models; none: the config's own, at its alias, or else a base model that embeds.
+        cfg: Names the registry and the endpoint's limits, and the base model that is served where nothing else is.
+        refs: Registered models, of any base model; none: the config's own, at its alias, or else a base model that embeds.
         view: Shows what happens.
         on_live: Called with ``base_url``, ``models`` and ``api_key_file`` once every model has answered.
 
     Raises:
         RegistryError: A reference means nothing.
+        ModelError: The base model of an adapter is not to be had, or is another one by now.
         ConfigError: The port is taken.
     """
     from luthier.cluster import check_resources
@@ -43,15 +49,16 @@ def serve(
     check_port(cfg)
     with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
         base_model_dir = embedder or stages.prepare_model(cfg, view)
+        others = _others(cfg, versions, base_model_dir, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("serve",))
-            endpoint, _ = stages.go_live(cfg, base_model_dir, versions, (), view)
+            endpoint = stages.go_live(cfg, base_model_dir, [one.ref for one in versions], view, others)
             try:
                 stages.warm_up(cfg, endpoint, view)
                 if on_live is not None:
                     key = None if key_file is None else str(key_file)
                     on_live({"base_url": endpoint.base_url, "models": list(endpoint.models), "api_key_file": key})
-                stages.hold(view, stages.curl_line(cfg, endpoint, [*versions, *endpoint.models][0], key_file))
+                stages.hold(view, stages.curl_line(cfg, endpoint, _first(versions, endpoint), key_file))
             finally:
                 with view.stage("stop", "Stopping the endpoint when it has ended what it has begun"):
                     stop(endpoint)
@@ -85,9 +92,10 @@ def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None =
         )
     versions, embedder = _to_serve(cfg, refs, view)
     base_model_dir = embedder or stages.prepare_model(cfg, view)
+    others = _others(cfg, versions, base_model_dir, view)
     with start(cfg) as session:
         check_resources(cfg, session.resources, ("serve",))
-        endpoint = stages.roll_out(cfg, base_model_dir, versions, view)
+        endpoint = stages.roll_out(cfg, base_model_dir, [one.ref for one in versions], view, others)
         stages.warm_up(cfg, endpoint, view)
     return {"base_url": endpoint.base_url, "models": list(endpoint.models)}
 
@@ -112,8 +120,8 @@ def take_down(cfg: RunConfig, view: View | None = None) -> None:
         shut_down()
 
 
-def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[str], Path | None]:
-    """The versions as ``name@N``, each once, or else the directory of a base model that embeds and needs none.
+def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[ModelVersion], Path | None]:
+    """The versions, each once, or else the directory of a base model that embeds and needs none.
 
     Raises:
         RegistryError: A reference means nothing.
@@ -123,12 +131,26 @@ def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[str
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
     try:
         asked = refs or [f"{cfg.name}@{cfg.registry.alias}"]
-        return list(dict.fromkeys(registry.resolve(ref).ref for ref in asked)), None
+        return list({version.ref: version for version in map(registry.resolve, asked)}.values()), None
     except RegistryError:
         embedder = None if refs else stages.prepare_embedder(cfg, view)
         if embedder is None:
             raise
         return [], embedder
+
+
+def _others(cfg: RunConfig, versions: Sequence[ModelVersion], base_model_dir: Path, view: View) -> tuple[Base, ...]:
+    """Base models besides the config's that the versions are adapters of."""
+    from luthier.registry import Registry
+    from luthier.trainers.base_model import base_digest
+
+    registry = Registry(cfg.registry.uri, cfg.registry.alias)
+    return other_bases(registry, versions, base_digest(base_model_dir), view, offline=cfg.offline)
+
+
+def _first(versions: Sequence[ModelVersion], endpoint: Endpoint) -> str:
+    """A name to try."""
+    return versions[0].name if versions else endpoint.models[0]
 
 
 def _require_cluster(cfg: RunConfig) -> None:

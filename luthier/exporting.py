@@ -7,10 +7,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from luthier.bases import base_of
 from luthier.config import load_config
 from luthier.config.model import ModelConfig
-from luthier.errors import ModelError, OutputError
-from luthier.manifest import Manifest, load_manifest
+from luthier.errors import OutputError
+from luthier.manifest import load_manifest
 from luthier.paths import check_writable
 
 
@@ -43,7 +44,7 @@ def export(ref: str, output: Path, *, merge: bool, registry_uri: str, dry_run: b
         sources.append(artifact_dir / ("adapter" if manifest.is_adapter else "model"))
     if dry_run:
         return sorted(path.name for source in sources for path in source.iterdir())
-    base_model_dir = _base_of(artifact_dir, manifest) if merging else None
+    base_model_dir = base_of(artifact_dir, manifest) if merging else None
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -68,21 +69,6 @@ def _check_output(output: Path) -> None:
     if exists:
         raise OutputError(f"output: {str(output)!r} exists already; name a new directory.")
     check_writable(output.parent, "output")
-
-
-def _base_of(artifact_dir: Path, manifest: Manifest) -> Path:
-    """The very base model that the adapter was trained on."""
-    from luthier.trainers.base_model import base_digest, prepare_base
-
-    cfg = load_config(artifact_dir / "config.yaml")
-    base_model_dir = prepare_base(cfg.model, offline=cfg.offline, objective=manifest.objective)
-    digest = base_digest(base_model_dir)
-    if digest != manifest.base_model.digest:
-        raise ModelError(
-            f"{cfg.model.model_name_or_path} has digest {digest[:12]}, but the adapter was trained on one with "
-            f"{manifest.base_model.digest[:12]}; restore that model, or export without --merge."
-        )
-    return base_model_dir
 
 
 def _merge(artifact_dir: Path, base_model_dir: Path, output: Path) -> None:

@@ -7,7 +7,7 @@ A gain over base or few-shot counts only where the whole bootstrap interval of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,7 +34,7 @@ class GateCheck(BaseModel):
     """What was compared with the limit; None where there was nothing to compare."""
 
     limit: float | None
-    """The bound; None where there was nothing to compare."""
+    """The bound; None where there was nothing to compare, or no bound is set."""
 
     reason: str
     """One sentence for people."""
@@ -53,6 +53,21 @@ class GateDecision(BaseModel):
 
     metric: str | None = None
     """The figure that was compared."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Every figure by its check's name, for the audit record."""
+        return {check.name: check.figure for check in self.checks if check.figure is not None}
+
+    @property
+    def refusals(self) -> str:
+        """Why it did not pass, in one line."""
+        return "; ".join(f"{check.name}: {check.reason}" for check in self.checks if not check.passed)
+
+    def also(self, checks: Iterable[GateCheck]) -> GateDecision:
+        """The decision with further conditions."""
+        both = (*self.checks, *checks)
+        return self.model_copy(update={"passed": all(check.passed for check in both), "checks": both})
 
 
 def decide(evaluation: Evaluation, gate: GateConfig) -> GateDecision:

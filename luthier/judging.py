@@ -50,6 +50,8 @@ def judge(
         view: Shows what happens.
     """
     from luthier.gate import decide
+    from luthier.limits import size_check
+    from luthier.manifest import load_manifest
     from luthier.trainers.answering import answer_all, variants_for
     from luthier.trainers.files import evaluation_rows
 
@@ -58,7 +60,7 @@ def judge(
         variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent))
         scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
         evaluation = _score(cfg, variants, scored, rows)
-        decision = decide(evaluation, cfg.gate)
+        decision = decide(evaluation, cfg.gate).also([size_check(load_manifest(artifact_dir), cfg.gate)])
         view.note(comparison_table(evaluation))
         for name in evaluation.tasks:
             view.note(task_table(evaluation, name))

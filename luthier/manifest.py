@@ -103,6 +103,11 @@ class Manifest(_Record):
         return any(name.startswith("adapter/") for name in self.files)
 
     @property
+    def size_bytes(self) -> int:
+        """Of all files together."""
+        return sum(digest.size_bytes for digest in self.files.values())
+
+    @property
     def content(self) -> tuple[str, dict[str, FileDigest]]:
         """What the model is: the base's digest, and those of weights and tokenizer. Equal content answers alike."""
         parts = {name: digest for name, digest in self.files.items() if name.partition("/")[0] in COMPONENTS}

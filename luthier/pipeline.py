@@ -11,6 +11,7 @@ from luthier import stages
 from luthier.config import RunConfig
 from luthier.errors import GateRefused
 from luthier.judging import judge
+from luthier.measuring import compare_and_measure, put_before_gate, require_passed
 from luthier.preflight import preflight
 from luthier.reporting import write_evaluation, write_judgement
 from luthier.rundir import api_key, close_run, run_directory
@@ -109,12 +110,14 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
         stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)
         run.view.note(f"a model of train.objective: {cfg.train.objective} is no chat model, so the run ends here")
         return
-    sample = judgement.scored["tuned"][: cfg.serve.parity_rows]
-    endpoint, parity = stages.go_live(cfg, base_model_dir, [version.ref], sample, run.view)
+    endpoint = stages.go_live(cfg, base_model_dir, [version.ref], run.view)
     try:
-        run.parity = parity.as_dict() if parity else None
+        parity, record = compare_and_measure(cfg, endpoint, version, judgement, run.view)
+        run.parity = parity.as_dict()
+        judgement = run.judgement = put_before_gate(cfg, version, judgement, record)
+        require_passed(version, judgement)
         stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)
-        answer = stages.ask_once(cfg, endpoint, judgement, run.view)
+        answer = stages.ask_once(cfg, endpoint, version, judgement, run.view)
         run.endpoint = {
             "base_url": endpoint.base_url,
             "models": list(endpoint.models),

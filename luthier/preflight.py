@@ -137,7 +137,7 @@ def _refuse_class_metric(cfg: RunConfig, rows: Sequence[Row]) -> None:
 
 
 def _check_servable(cfg: RunConfig) -> None:
-    from luthier.serving.catalog import base_name
+    from luthier.serving.spec import base_name
 
     if (setting := cfg.train.not_servable) is not None:
         raise ConfigError(

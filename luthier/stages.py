@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from luthier.gate import GateDecision
     from luthier.judging import Judgement
     from luthier.registry import ModelVersion
-    from luthier.serving import Endpoint, ParityReport, ScoreReport
+    from luthier.serving import Base, Endpoint
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult
-    from luthier.trainers.generate import Scored
 
 
 def prepare_model(cfg: RunConfig, view: View) -> Path:
@@ -190,9 +189,8 @@ def register(
         for check in decision.checks:
             view.plain(f"{'passed' if check.passed else 'refused'} {check.name}: {check.reason}")
         if not decision.passed:
-            failed = "; ".join(f"{check.name}: {check.reason}" for check in decision.checks if not check.passed)
             raise GateRefused(
-                f"the gate refused {cfg.name}: {failed}. Nothing was registered; train better or change gate.*"
+                f"the gate refused {cfg.name}: {decision.refusals}. Nothing was registered; train better or change gate.*"
             )
         registry = Registry(cfg.registry.uri, cfg.registry.alias)
         manifest = load_manifest(artifact_dir)
@@ -233,41 +231,41 @@ def promote(
         version.version,
         actor=system_user(),
         reason="gate passed",
-        figures={check.name: check.figure for check in decision.checks if check.figure is not None},
+        figures=decision.figures,
         expected_version=incumbent.version if incumbent else 0,
     )
     view.note(f"{name} is [bold]{version.ref}[/] now")
 
 
 def go_live(
-    cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], parity: Sequence[Scored], view: View
-) -> tuple[Endpoint, ParityReport | ScoreReport | None]:
-    """Start the endpoint, and compare its answers with the trainer's before it counts as live.
+    cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: View, other_bases: Sequence[Base] = ()
+) -> Endpoint:
+    """Start the endpoint.
+
+    Args:
+        cfg: The configuration.
+        base_model_dir: The config's base model.
+        refs: Registered models to serve.
+        view: Shows what happens.
+        other_bases: Base models of those that are adapters of another one.
 
     Raises:
-        ServingError: It did not start, or it does not answer as the trained model does; it is stopped again.
+        ServingError: It did not start.
     """
-    from luthier.serving import deploy, stop
+    from luthier.serving import deploy
     from luthier.trainers.base_model import base_digest
 
     with view.stage("serve", "Starting the endpoint"):
-        endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=base_digest(base_model_dir))
+        digest = base_digest(base_model_dir)
+        endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=digest, other_bases=other_bases)
         view.plain(f"{endpoint.base_url} serves {', '.join(endpoint.models)}")
-    if not parity:
-        return endpoint, None
-    with view.stage("parity", f"Comparing {len(parity)} served answers with the trainer's"):
-        try:
-            report = _compared(cfg, endpoint, parity)
-            view.note(report.summary())
-            report.require()
-        except BaseException:
-            stop(endpoint)
-            raise
-    return endpoint, report
+    return endpoint
 
 
-def roll_out(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: View) -> Endpoint:
-    """Start the endpoint, or change the one that runs on the cluster.
+def roll_out(
+    cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: View, other_bases: Sequence[Base] = ()
+) -> Endpoint:
+    """Start the endpoint, or change the one that runs on the cluster; arguments as of :func:`go_live`.
 
     Raises:
         ServingError: It did not start; a running one is what it was before.
@@ -278,35 +276,15 @@ def roll_out(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], view: Vi
     change = is_up()
     with view.stage("serve", "Changing the running endpoint" if change else "Starting the endpoint"):
         bring = roll_out if change else deploy
-        endpoint = bring(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=base_digest(base_model_dir))
+        digest = base_digest(base_model_dir)
+        endpoint = bring(cfg, base_model_dir=base_model_dir, refs=refs, base_digest=digest, other_bases=other_bases)
         view.plain(f"{endpoint.base_url} serves {', '.join(endpoint.models)}")
     return endpoint
 
 
-def _compared(cfg: RunConfig, endpoint: Endpoint, parity: Sequence[Scored]) -> ParityReport | ScoreReport:
-    """The endpoint's answers beside the trainer's."""
-    from luthier.serving import check_parity, check_scores
-
-    key, tolerance, concurrency = (
-        os.environ[cfg.serve.api_key_env],
-        cfg.serve.parity_tolerance,
-        cfg.serve.max_num_seqs,
-    )
-    if cfg.train.answers_prompts:
-        answers = [one.answer for one in parity]
-        return check_parity(endpoint, cfg.name, answers, tolerance=tolerance, api_key=key, concurrency=concurrency)
-    return check_scores(
-        endpoint,
-        cfg.name,
-        [one.classified for one in parity if one.classified is not None],
-        max_length=min(cfg.data.max_length, cfg.serve.max_model_len),
-        tolerance=tolerance,
-        api_key=key,
-        concurrency=concurrency,
-    )
-
-
-def ask_once(cfg: RunConfig, endpoint: Endpoint, judgement: Judgement, view: View) -> dict[str, Any]:
+def ask_once(
+    cfg: RunConfig, endpoint: Endpoint, version: ModelVersion, judgement: Judgement, view: View
+) -> dict[str, Any]:
     """One real request with the openai client: the first test row, as the trained model was asked it.
 
     Returns:
@@ -320,12 +298,12 @@ def ask_once(cfg: RunConfig, endpoint: Endpoint, judgement: Judgement, view: Vie
         view.plain(f"asked    {row['text']}")
         began = time.monotonic()
         if first.classified is not None:
-            (scores,) = classify(endpoint, cfg.name, [first.classified.text], key, cut_to=-1)
+            (scores,) = classify(endpoint, version.ref, [first.classified.text], key, cut_to=-1)
             label = max(scores, key=scores.__getitem__)
             found: dict[str, Any] = {"answer": f"{label} ({scores[label]:.3f})", "total_s": time.monotonic() - began}
             took = "answered"
         else:
-            reply = ask(endpoint, cfg.name, first.answer.messages, key, cfg.evaluate.max_new_tokens)
+            reply = ask(endpoint, version.ref, first.answer.messages, key, cfg.evaluate.max_new_tokens)
             found = {"answer": reply.text, "first_token_s": reply.first_token_s, "total_s": reply.total_s}
             took = f"first token after {reply.first_token_s * 1000:.0f} ms, all"
         view.plain(f"answered {found['answer']}   expected {row['label']}")

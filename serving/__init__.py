@@ -9,8 +9,10 @@ from luthier.serving.deploy import deploy, roll_out, shut_down, stop
 from luthier.serving.endpoint import Endpoint
 from luthier.serving.parity import ParityReport, check_parity
 from luthier.serving.score_parity import ScoreReport, check_scores
+from luthier.serving.spec import Base
 
 __all__ = [
+    "Base",
     "Endpoint",
     "ParityReport",
     "ScoreReport",

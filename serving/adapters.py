@@ -47,7 +47,7 @@ def problem_of(registry: Registry, version: ModelVersion, source: AdapterSource)
     if trained_on.digest != source.base_digest:
         return (
             f"it was trained on {trained_on.model_name_or_path} with digest {trained_on.digest[:12]}, but the served base "
-            f"{source.base_name} has {source.base_digest[:12]}; serve it with its own base"
+            f"{source.base_name} has {source.base_digest[:12]}; name it when the endpoint is started, with its own base"
         )
     for name in RENDERING:
         digest = version.manifest.files.get(name)
@@ -79,7 +79,7 @@ def adapter_problem(settings: Mapping[str, Any], max_rank: int) -> str | None:
     rank = largest_rank(settings)
     if rank > max_rank:
         return f"its rank {rank} is above the largest that the engine holds, {max_rank}; raise serve.max_lora_rank"
-    merge = "merge it into its base (luthier export --merge) and register the result as a full model"
+    merge = "merge it into its base (luthier export --merge) and add the result as a whole model (luthier models add)"
     if settings.get("use_dora"):
         return f"vLLM does not serve DoRA (use_dora); {merge}"
     if settings.get("bias", "none") != "none" or settings.get("lora_bias"):

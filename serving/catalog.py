@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from luthier.serving.adapters import (
     settings_of,
 )
 from luthier.serving.kinds import longest_text, require_classes, task_of
-from luthier.serving.spec import AdapterSource, EngineSpec
+from luthier.serving.spec import AdapterSource, Base, EngineSpec
 
 
 @dataclass(frozen=True)
@@ -40,37 +40,51 @@ class Catalog:
         return {name: engine.model_id for engine in self.engines for name in (engine.model_id, *engine.adapters)}
 
 
-def build_catalog(cfg: RunConfig, base_model_dir: Path, refs: Sequence[str], base_digest: str) -> Catalog:
+def build_catalog(cfg: RunConfig, bases: Sequence[Base], refs: Sequence[str]) -> Catalog:
     """Resolve references in the registry.
 
-    Adapters share one engine with their base model, which is then served under its own name too, by the tokenizer and
-    chat template that the adapters were trained with. A fully fine-tuned model has an engine of its own, and its base
-    none, unless adapters need it or nothing else is served. So has a classifier, and a model that embeds.
+    Adapters share an engine with their base model, which is then served under its own name too, by the tokenizer and
+    chat template that the adapters were trained with. A fully fine-tuned model has an engine of its own, and so have a
+    classifier and a model that embeds. A base that no adapter needs has none, unless nothing else is served: then the
+    first base is.
 
     Args:
-        cfg: Names the base model and the registry.
-        base_model_dir: The base model's files.
+        cfg: Names the registry and the limits.
+        bases: Base models that adapters may be of; the first is the config's.
         refs: ``name``, ``name@N`` or ``name@alias`` of what to serve.
-        base_digest: Digest of the base; an adapter of another base is refused.
 
     Raises:
         RegistryError: A reference does not exist.
-        ServingError: An adapter was trained on another base, or with another chat template than an adapter beside it,
-            or is of a kind that vLLM can't load; or a classifier tells other than one of several classes.
+        ServingError: An adapter was trained on none of the bases, or with another chat template than an adapter beside
+            it, or is of a kind that vLLM can't load; or a classifier tells other than one of several classes.
     """
     registry = Registry(cfg.registry.uri, cfg.registry.alias)
     listed = {version.ref: version for version in map(registry.resolve, refs)}
     whole = [version for version in listed.values() if not _is_adapter(version)]
-    adapters = [version for version in listed.values() if _is_adapter(version)]
-    engines = [_own_engine(registry, version, cfg) for version in whole]
+    on_base: dict[str, list[ModelVersion]] = {base.digest: [] for base in bases}
+    for version in listed.values():
+        if version.manifest.is_adapter:
+            # One of no base is told of by the first base's engine.
+            on_base.get(version.manifest.base_model.digest, on_base[bases[0].digest]).append(version)
+    needed = [base for base in bases if on_base[base.digest]] or ([] if whole else [bases[0]])
     names = names_of(list(listed.values()), cfg.registry.alias, listed)
-    if adapters or not engines:
-        base_id = base_name(cfg.model.model_name_or_path)
-        if base_id in names:
-            raise ServingError(f"the base model and a registered model are both named {base_id!r}; rename the latter.")
+    engines: list[EngineSpec] = []
+    for base in needed:
+        base_id = _base_id(base, names)
         names[base_id] = base_id
-        engines.insert(0, _base_engine(registry, cfg, base_id, base_model_dir, base_digest, adapters))
-    return Catalog(tuple(engines), names)
+        engines.append(_base_engine(registry, cfg, base_id, base, on_base[base.digest]))
+    return Catalog((*engines, *(_own_engine(registry, version, cfg) for version in whole)), names)
+
+
+def _base_id(base: Base, taken: Mapping[str, str]) -> str:
+    """A base's name at the endpoint; of two bases of one name, the second has a part of its digest in it.
+
+    Raises:
+        ServingError: A registered model has the name.
+    """
+    if taken.get(base.name, base.name) != base.name:
+        raise ServingError(f"the base model and a registered model are both named {base.name!r}; rename the latter.")
+    return f"{base.name}-{base.digest[:8]}" if base.name in taken else base.name
 
 
 def _is_adapter(version: ModelVersion) -> bool:
@@ -81,10 +95,10 @@ def _is_adapter(version: ModelVersion) -> bool:
 
 def _own_engine(registry: Registry, version: ModelVersion, cfg: RunConfig) -> EngineSpec:
     directory = registry.fetch(version.ref)
-    return _alone(version.ref, directory / "model", directory / "tokenizer", cfg)
+    return _alone(version.ref, directory / "model", directory / "tokenizer", cfg, is_base=False)
 
 
-def _alone(model_id: str, model_dir: Path, tokenizer_dir: Path, cfg: RunConfig) -> EngineSpec:
+def _alone(model_id: str, model_dir: Path, tokenizer_dir: Path, cfg: RunConfig, *, is_base: bool) -> EngineSpec:
     """The engine of a model without adapters.
 
     Raises:
@@ -96,33 +110,30 @@ def _alone(model_id: str, model_dir: Path, tokenizer_dir: Path, cfg: RunConfig) 
     if task != "generate":
         longest = longest_text(model_dir, tokenizer_dir, serve.max_model_len)
         serve = serve.model_copy(update={"max_model_len": longest})
-    return EngineSpec(model_id, str(model_dir), str(tokenizer_dir), {}, 0, serve, cfg.train.use_gpu, task=task)
+    return EngineSpec(
+        model_id, str(model_dir), str(tokenizer_dir), {}, 0, serve, cfg.train.use_gpu, task=task, is_base=is_base
+    )
 
 
 def _base_engine(
-    registry: Registry,
-    cfg: RunConfig,
-    base_id: str,
-    base_model_dir: Path,
-    base_digest: str,
-    adapters: Sequence[ModelVersion],
+    registry: Registry, cfg: RunConfig, base_id: str, base: Base, adapters: Sequence[ModelVersion]
 ) -> EngineSpec:
-    """The engine of the base model: sized for the listed adapters and, where others may come, for the registered ones.
+    """The engine of a base model: sized for the listed adapters and, where others may come, for the registered ones.
 
     Raises:
         ServingError: A listed adapter can't be served.
     """
-    if not adapters and task_of(base_model_dir) != "generate":
-        return _alone(base_id, base_model_dir, base_model_dir, cfg)
+    if not adapters and task_of(base.model_dir) != "generate":
+        return _alone(base_id, base.model_dir, base.model_dir, cfg, is_base=True)
     later = cfg.serve.adapters == "registered"
-    others = list(_of_base(registry, base_digest)) if later else []
+    others = list(_of_base(registry, base.digest)) if later else []
     rendered_by = next(iter([*adapters, *reversed(others)]), None)
     source = AdapterSource(
         registry_uri=registry.location,
         default_alias=cfg.registry.alias,
-        base_name=cfg.model.model_name_or_path,
-        base_digest=base_digest,
-        rendering=_rendering(rendered_by, base_model_dir),
+        base_name=base.model_name_or_path,
+        base_digest=base.digest,
+        rendering=_rendering(rendered_by, base.model_dir),
         max_rank=cfg.serve.max_lora_rank,
     )
     for version in adapters:
@@ -133,8 +144,8 @@ def _base_engine(
     rank = rank_step(max(ranks, default=1)) if adapters or later else 0
     return EngineSpec(
         model_id=base_id,
-        model_dir=str(base_model_dir),
-        tokenizer_dir=str(registry.fetch(rendered_by.ref) / "tokenizer") if rendered_by else str(base_model_dir),
+        model_dir=str(base.model_dir),
+        tokenizer_dir=str(registry.fetch(rendered_by.ref) / "tokenizer") if rendered_by else str(base.model_dir),
         adapters={version.ref: str(registry.fetch(version.ref) / "adapter") for version in adapters},
         max_rank=rank,
         serve=cfg.serve,
@@ -172,11 +183,6 @@ def _rendering(version: ModelVersion | None, base_model_dir: Path) -> dict[str, 
         return rendering_of(base_model_dir)
     files = version.manifest.files
     return {name: files[name].sha256 for name in RENDERING if name in files}
-
-
-def base_name(model_name_or_path: str) -> str:
-    """The base model's name at the endpoint: the last part of its path, hub id or package."""
-    return model_name_or_path.removeprefix("package:").rstrip("/").rpartition("/")[2]
 
 
 def names_of(versions: Sequence[ModelVersion], default_alias: str, listed: Collection[str]) -> dict[str, str]:

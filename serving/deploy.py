@@ -23,6 +23,7 @@ from luthier.serving.endpoint import Endpoint
 from luthier.serving.front import Front
 from luthier.serving.keys import ApiKey, KeyRing, digest_of
 from luthier.serving.room import has_room_beside, require_room
+from luthier.serving.spec import Base
 
 _ANSWER_TIMEOUT_S = 30.0
 
@@ -33,14 +34,17 @@ _RAISED = re.compile(
 )
 
 
-def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_digest: str) -> Endpoint:
-    """Serve the base model once, with every referenced adapter on it.
+def deploy(
+    cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_digest: str, other_bases: Sequence[Base] = ()
+) -> Endpoint:
+    """Serve each base model once, with every referenced adapter of it.
 
     Args:
         cfg: Names, limits, address and registry.
         base_model_dir: The prepared base model.
         refs: Registered models to serve.
         base_digest: Digest of the base model, as manifests record it.
+        other_bases: Further base models that references are adapters of.
 
     Raises:
         ConfigError: No API key in the environment, a file of keys that can't be read, the port is taken, or Ray Serve
@@ -50,7 +54,8 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
             in time; the message holds its own reason.
     """
     master = _master_key(cfg.serve)
-    catalog = build_catalog(cfg, base_model_dir, refs, base_digest)
+    bases = [Base(cfg.model.model_name_or_path, base_model_dir, base_digest), *other_bases]
+    catalog = build_catalog(cfg, bases, refs)
     require_room(catalog.engines)
     prefix, started = open_serve(cfg.serve)
     front = _front(cfg, catalog, prefix, started_serve=started)
@@ -61,7 +66,9 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
         raise
 
 
-def roll_out(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_digest: str) -> Endpoint:
+def roll_out(
+    cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_digest: str, other_bases: Sequence[Base] = ()
+) -> Endpoint:
     """Change the endpoint that runs on the cluster to other models or settings, while it answers.
 
     An engine whose settings stay the same goes on. Another one is replaced: where the cluster has room for one more, the
@@ -72,6 +79,7 @@ def roll_out(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_
         base_model_dir: The prepared base model.
         refs: Registered models to serve.
         base_digest: Digest of the base model, as manifests record it.
+        other_bases: Further base models that references are adapters of.
 
     Raises:
         ConfigError, ResourceError: As of :func:`deploy`; nothing has changed.
@@ -80,7 +88,8 @@ def roll_out(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_
     """
     former, former_master = _deployed()
     master = _master_key(cfg.serve)
-    catalog = build_catalog(cfg, base_model_dir, refs, base_digest)
+    bases = [Base(cfg.model.model_name_or_path, base_model_dir, base_digest), *other_bases]
+    catalog = build_catalog(cfg, bases, refs)
     require_room(catalog.engines)
     if (cfg.serve.host, cfg.serve.port) != (former.serve.host, former.serve.port):
         raise ConfigError(

@@ -23,6 +23,7 @@ from luthier.errors import IntegrityError
 from luthier.precision import Dtype, served_dtype
 from luthier.registry import Registry
 from luthier.serving.adapters import DAMAGED, problem_of, rank_step
+from luthier.serving.calls import tool_kwargs
 from luthier.serving.metrics import AdapterLoads
 from luthier.serving.names import Refused
 from luthier.serving.replies import not_servable
@@ -33,17 +34,18 @@ from luthier.serving.warm import forked_core
 logger = logging.getLogger("ray.serve")
 
 
-async def start(spec: EngineSpec, dtype: Dtype) -> LLMServer:
+async def start(spec: EngineSpec, dtype: Dtype, *, shows_tools: bool) -> LLMServer:
     """A started engine that holds its first ``serve.max_loras`` adapters; others are loaded when asked for.
 
     Args:
         spec: What it serves.
         dtype: What it computes in.
+        shows_tools: Whether its chat template does.
 
     Raises:
-        ValueError: vLLM can't load the model or an adapter.
+        ValueError: vLLM can't load the model or an adapter, or has no such parser of tool calls.
     """
-    config = llm_config(spec, dtype)
+    config = llm_config(spec, dtype, shows_tools=shows_tools)
     adapters = RegisteredAdapters(spec)
     server = LocalServer.sync_init(config, engine_cls=LocalEngine, model_downloader=lambda **options: adapters)
     await server.start()
@@ -52,16 +54,20 @@ async def start(spec: EngineSpec, dtype: Dtype) -> LLMServer:
     return server
 
 
-def llm_config(spec: EngineSpec, dtype: Dtype) -> LLMConfig:
+def llm_config(spec: EngineSpec, dtype: Dtype, *, shows_tools: bool = False) -> LLMConfig:
     """An engine as Ray describes it.
 
     Args:
         spec: What is served.
         dtype: What it computes in.
+        shows_tools: Whether its chat template does.
+
+    Raises:
+        ValueError: vLLM has no such parser of tool calls.
     """
     return LLMConfig(
         model_loading_config={"model_id": spec.model_id, "model_source": spec.model_dir},
-        engine_kwargs=engine_kwargs(spec, dtype),
+        engine_kwargs=engine_kwargs(spec, dtype, shows_tools=shows_tools),
         lora_config={"max_num_adapters_per_replica": spec.serve.max_loras} if spec.max_rank else None,
         placement_group_config={"bundle_per_worker": spec.resources, "strategy": "PACK"},
         callback_config={"callback_class": FilesAreLocal},
@@ -69,7 +75,7 @@ def llm_config(spec: EngineSpec, dtype: Dtype) -> LLMConfig:
     )
 
 
-def engine_kwargs(spec: EngineSpec, dtype: Dtype) -> dict[str, Any]:
+def engine_kwargs(spec: EngineSpec, dtype: Dtype, *, shows_tools: bool = False) -> dict[str, Any]:
     """vLLM's own settings."""
     serve = spec.serve
     kwargs: dict[str, Any] = {
@@ -91,6 +97,8 @@ def engine_kwargs(spec: EngineSpec, dtype: Dtype) -> dict[str, Any]:
         kwargs |= {"enable_lora": True, "max_loras": slots, "max_lora_rank": rank_step(spec.max_rank)}
     if spec.task == "embed":
         kwargs |= {"runner": "pooling"}
+    if shows_tools:
+        kwargs |= tool_kwargs(serve.tool_call_parser)
     if not spec.gpu:
         # Compilation costs a minute at each start, and gains a CPU little at these sizes.
         kwargs |= {"enforce_eager": True}

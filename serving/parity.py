@@ -9,9 +9,10 @@ what they compute in; see :data:`luthier.precision.ENGINE_NOISE`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from luthier.answers import Answer, Candidate
@@ -37,11 +38,21 @@ class Served:
         prompt_token_ids: The prompt, as the server rendered and tokenised it.
         token_ids: Generated tokens.
         candidates: For each generated position its most likely tokens, the best first.
+        first_token_s: Seconds to the first token.
+        total_s: Seconds to the last.
     """
 
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     candidates: tuple[tuple[Candidate, ...], ...]
+    first_token_s: float = 0.0
+    total_s: float = 0.0
+
+    @property
+    def inter_token_ms(self) -> float | None:
+        """Milliseconds from one token to the next, on average; None: there are fewer than two."""
+        gaps = len(self.token_ids) - 1
+        return (self.total_s - self.first_token_s) * 1000.0 / gaps if gaps > 0 else None
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class ParityRow:
         served_gap: The served model's, likewise.
         trainer_top: The trainer's best tokens there with their log-probabilities, the best first.
         served_top: The served model's, likewise.
+        first_token_s: Seconds until the endpoint told the first token.
+        inter_token_ms: Milliseconds from one token to the next, on average; None: it told fewer than two.
     """
 
     row_id: str
@@ -69,6 +82,8 @@ class ParityRow:
     served_gap: float | None = None
     trainer_top: tuple[Candidate, ...] = ()
     served_top: tuple[Candidate, ...] = ()
+    first_token_s: float = 0.0
+    inter_token_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,29 +169,44 @@ def check_parity(
 
     def row(answer: Answer) -> ParityRow:
         with told_as_serving_error(f"parity: the request for {answer.row_id}"):
-            return compare(answer, served_answer(client, model, answer), limit)
+            served = served_answer(client, model, answer)
+        found = compare(answer, served, limit)
+        return replace(found, first_token_s=served.first_token_s, inter_token_ms=served.inter_token_ms)
 
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
         return ParityReport(tuple(pool.map(row, answers)), limit)
 
 
 def served_answer(client: Any, model: str, answer: Answer) -> Served:
-    """The endpoint's answer to the same messages, no longer than the trainer's."""
-    reply = client.chat.completions.create(
+    """The endpoint's answer to the same messages, no longer than the trainer's, streamed."""
+    began = time.monotonic()
+    stream = client.chat.completions.create(
         model=model,
         messages=list(answer.messages),
         max_tokens=len(answer.token_ids),
         temperature=0.0,
         logprobs=True,
         top_logprobs=NUM_ALTERNATIVES,
+        stream=True,
         extra_body={"return_token_ids": True, "return_tokens_as_token_ids": True},
     )
-    choice = reply.choices[0]
+    prompt: list[int] = []
+    told: list[Any] = []
+    first_s = total_s = 0.0
+    for chunk in stream:
+        prompt = prompt or getattr(chunk, "prompt_token_ids", None) or []
+        pieces = [choice for choice in chunk.choices if getattr(choice, "token_ids", None)]
+        if pieces:
+            total_s = time.monotonic() - began
+            first_s = first_s or total_s
+        told += pieces
     candidates = tuple(
         tuple(Candidate(int(one.token.removeprefix(_TOKEN_ID)), one.logprob) for one in position.top_logprobs)
-        for position in choice.logprobs.content
+        for piece in told
+        for position in piece.logprobs.content
     )
-    return Served(tuple(reply.prompt_token_ids), tuple(choice.token_ids), candidates)
+    token_ids = tuple(token for piece in told for token in piece.token_ids)
+    return Served(tuple(prompt), token_ids, candidates, first_s, total_s)
 
 
 def compare(answer: Answer, served: Served, tolerance: float) -> ParityRow:

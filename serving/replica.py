@@ -24,9 +24,12 @@ class ModelServer:
             warm.begin()
         open_vllm_log()
         from luthier.serving.engine import dtype_of, start
+        from luthier.serving.tools import shows_tools
 
+        self._shows_tools = shows_tools(spec.tokenizer_dir)
+        self._parses_tools = spec.serve.tool_call_parser is not None
         self._dtype = await dtype_of(spec)
-        self._server = await start(spec, self._dtype)
+        self._server = await start(spec, self._dtype, shows_tools=self._shows_tools)
 
     async def dtype(self) -> Dtype:
         """What it computes in."""
@@ -43,8 +46,10 @@ class ModelServer:
             One failure, one whole answer, or the events of a stream.
         """
         from luthier.serving.protocol import failure_of, parse, plain
+        from luthier.serving.tools import refuse_tools
 
         try:
+            refuse_tools(body, shown=self._shows_tools, parsed=self._parses_tools)
             async for parts in await getattr(self._server, route)(parse(route, body)):
                 for part in parts if isinstance(parts, list) else [parts]:
                     yield plain(part)

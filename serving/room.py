@@ -24,7 +24,7 @@ def require_room(engines: Sequence[EngineSpec]) -> None:
     for key, amount in asked.items():
         if amount > present.get(key, 0.0):
             raise ResourceError(
-                f"the endpoint asks for {amount:g} {key} ({len(engines)} engines: one for the base model with its "
+                f"the endpoint asks for {amount:g} {key} ({len(engines)} engines: one for each base model with its "
                 f"adapters, one for each full model or classifier), the cluster has {present.get(key, 0.0):g}; serve fewer models, "
                 "lower serve.num_replicas or serve.num_cpus, or use a larger cluster."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from luthier.config.serve import ServeConfig
@@ -28,6 +29,31 @@ ROUTES: dict[Task, tuple[Route, ...]] = {
     "classify": ("classify",),
 }
 """What a model of each task can be asked for."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that adapters can be served on.
+
+    Attributes:
+        model_name_or_path: As the config or a manifest names it.
+        model_dir: Directory of weights and tokenizer.
+        digest: Digest of the model, as manifests record it.
+    """
+
+    model_name_or_path: str
+    model_dir: Path
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Its name at the endpoint."""
+        return base_name(self.model_name_or_path)
+
+
+def base_name(model_name_or_path: str) -> str:
+    """A base model's name at the endpoint: the last part of its path, hub id or package."""
+    return model_name_or_path.removeprefix("package:").rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -65,6 +91,7 @@ class EngineSpec:
         gpu: Whether it reserves a GPU.
         source: Where it finds adapters that are asked for later; None: it holds no others.
         task: What the model does.
+        is_base: Whether the model itself is a base model; else it is a registered version.
     """
 
     model_id: str
@@ -76,6 +103,7 @@ class EngineSpec:
     gpu: bool
     source: AdapterSource | None = None
     task: Task = "generate"
+    is_base: bool = True
 
     @property
     def resources(self) -> dict[str, float]:

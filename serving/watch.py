@@ -12,7 +12,6 @@ from luthier.serving.adapters import DAMAGED, problem_of
 from luthier.serving.canary import Breach
 from luthier.serving.catalog import Catalog, names_of
 from luthier.serving.names import Ability, Names, Split
-from luthier.serving.spec import AdapterSource
 
 ENDPOINT = "endpoint"
 """Who ended a canary, in the history."""
@@ -33,10 +32,11 @@ class Watch:
     def __init__(self, catalog: Catalog, registry_uri: str, default_alias: str, created_s: int) -> None:
         self._registry = Registry(registry_uri, default_alias)
         self._default_alias = default_alias
-        self._source: AdapterSource | None = next((one.source for one in catalog.engines if one.source), None)
-        self._base_engine = next((one.model_id for one in catalog.engines if one.max_rank), "")
+        open_engines = [(one.model_id, one.source) for one in catalog.engines if one.source]
+        self._sources = {source.base_digest: source for _, source in open_engines}
+        self._engine_of_base = {source.base_digest: model_id for model_id, source in open_engines}
         self._held = catalog.engine_of
-        bases = {one.model_id: one.model_id for one in catalog.engines if "@" not in one.model_id}
+        bases = {one.model_id: one.model_id for one in catalog.engines if one.is_base}
         abilities = {one.model_id: Ability(one.task, one.serve.max_model_len) for one in catalog.engines}
         self._base = Names(bases, bases, abilities, created_s)
         self._versions: dict[str, ModelVersion] = {}
@@ -67,7 +67,7 @@ class Watch:
                 else:
                     problems |= dict.fromkeys((ref, *(f"{name}@{alias}" for alias in _at(aliases, number))), problem)
         found = names_of(served, self._default_alias, self._held)
-        engines = {version.ref: self._held.get(version.ref, self._base_engine) for version in served}
+        engines = {version.ref: self._engine_of(version) for version in served}
         return replace(
             self._base,
             canonical={**found, **self._base.canonical},
@@ -99,9 +99,15 @@ class Watch:
     def _why_not(self, ref: str) -> str | None:
         if ref in self._held:
             return None
-        if self._source is None:
+        version = self._versions[ref]
+        source = self._sources.get(version.manifest.base_model.digest) or next(iter(self._sources.values()), None)
+        if source is None:
             return "this endpoint was started for others; name it when the endpoint is started"
-        return problem_of(self._registry, self._versions[ref], self._source)
+        return problem_of(self._registry, version, source)
+
+    def _engine_of(self, version: ModelVersion) -> str:
+        """The engine of a version that can be served: the one that holds it from the start, or that of its base."""
+        return self._held.get(version.ref) or self._engine_of_base[version.manifest.base_model.digest]
 
 
 def _at(aliases: Mapping[str, int], number: int) -> tuple[str, ...]:

@@ -99,6 +99,10 @@ def tune(
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="CONFIG|MODEL@VERSION", help="A run's YAML, or a registered model.")],
     overrides: Overrides = None,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Serve MODEL@VERSION too: compare its answers with the trainer's, and time them."),
+    ] = False,
     promote: Annotated[
         bool, typer.Option("--promote", help="Move the alias to MODEL@VERSION if the gate passes.")
     ] = False,
@@ -113,7 +117,7 @@ def evaluate(
     found = resolve_target(target, overrides or [], registry)
     if dry_run:
         return show_plan(found.cfg, as_json=as_json)
-    judgement = judge(found, view(as_json=as_json), promote=promote)
+    judgement = judge(found, view(as_json=as_json), serve=serve, promote=promote)
     facts = judgement.evaluation.model_dump(mode="json")
     passed = judgement.decision.passed
     refused = [f"{check.name}: {check.reason}" for check in judgement.decision.checks if not check.passed]

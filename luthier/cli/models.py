@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier.cli.options import AsJson, DryRun, RegistryUri, emit
+from luthier.cli.options import AsJson, DryRun, RegistryUri, emit, load
 
 if TYPE_CHECKING:
     from luthier.registry import ModelVersion, Registry
@@ -37,7 +38,7 @@ def list_models(registry: RegistryUri = "registry", as_json: AsJson = False) -> 
 
 @models.command()
 def show(model: Reference, registry: RegistryUri = "registry", as_json: AsJson = False) -> None:
-    """One version: manifest, evaluation and the history of its name."""
+    """One version: manifest, evaluation, what was measured of it, and the history of its name."""
     from luthier.registry import Registry
 
     store = Registry(registry)
@@ -46,7 +47,29 @@ def show(model: Reference, registry: RegistryUri = "registry", as_json: AsJson =
     manifest = version.manifest.model_dump(mode="json")
     judged = version.registration.evaluation_sha256 is not None
     evaluation = store.get_evaluation(version.ref) if judged else None
-    emit({**_facts(version), "manifest": manifest, "evaluation": evaluation, "history": history}, as_json=as_json)
+    measured = store.served(version)
+    facts = {"manifest": manifest, "evaluation": evaluation, "served": measured and measured.model_dump(mode="json")}
+    emit({**_facts(version), **facts, "history": history}, as_json=as_json)
+
+
+@models.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A whole transformers model, such as a merged export.")
+    ],
+    config: Annotated[str, typer.Option(help="YAML file of the run by which it is judged and promoted.")] = "",
+    registry: RegistryUri = "registry",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register a whole model that lies in a directory. No alias moves."""
+    from luthier.api import add as register
+
+    cfg = load(config, None) if config else None
+    version = register(name, directory, registry_uri=registry, cfg=cfg, dry_run=dry_run)
+    text = f"would register {name}" if version is None else f"registered {version.ref}"
+    emit({"version": version and version.ref, "dry_run": dry_run}, as_json=as_json, text=text)
 
 
 @models.command()
@@ -59,7 +82,7 @@ def promote(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move an alias to a version whose stored evaluation passes the gate of its config."""
+    """Move an alias to a version that passes the gate of its config by what is stored with it."""
     from luthier.registry import Registry, system_user
 
     store = Registry(registry)
@@ -105,10 +128,10 @@ def canary(
 
 
 def _gate(store: Registry, version: ModelVersion, alias: str, *, force: bool) -> dict[str, float]:
-    """The figures that passed the gate; none where it is passed over."""
-    from luthier.promotion import check_promotion
+    """The figures that passed the gate; where it is passed over, those that are known."""
+    from luthier.promotion import check_promotion, known_figures
 
-    return {} if force else check_promotion(store, version, alias)
+    return known_figures(store, version) if force else check_promotion(store, version, alias)
 
 
 @models.command()

@@ -14,6 +14,7 @@ Metric = Literal[
 ]
 Baseline = Literal["base", "few_shot", "majority", "incumbent"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
 
 
 def rows_for_a_gain(confidence: float) -> int:
@@ -68,3 +69,29 @@ class GateConfig(Config):
 
     min_value: Share | None = None
     """Smallest value of the metric itself, which lies between 0 and 1 (not perplexity); None: no bound."""
+
+    max_size_mb: Positive | None = None
+    """Most megabytes (of 1,000,000 bytes) that the version's files may have in all, an adapter's without its base; None: no
+    bound."""
+
+    max_first_token_s: Positive | None = None
+    """Longest time to the first token of an answer; None: no bound. Like the next one it bounds the 95th percentile over
+    the ``serve.parity_rows`` test rows, asked of the live endpoint up to ``serve.max_num_seqs`` at a time. A version that
+    was not measured is refused where there is a bound."""
+
+    max_inter_token_ms: Positive | None = None
+    """Longest time from one token of an answer to the next, on average over the answer; None: no bound."""
+
+    parity: Literal["required", "if_served", "ignored"] = "if_served"
+    """Whether the endpoint's answers must be the trainer's. ``if_served``: where they were compared, as ``luthier run``
+    does. ``required``: a version whose answers were never compared is refused too. ``ignored``: differences are noted."""
+
+    @property
+    def needs_serving(self) -> str | None:
+        """The first setting that only a version that was served can satisfy."""
+        settings = {
+            "gate.max_first_token_s": self.max_first_token_s is not None,
+            "gate.max_inter_token_ms": self.max_inter_token_ms is not None,
+            "gate.parity=required": self.parity == "required",
+        }
+        return next((name for name, is_set in settings.items() if is_set), None)

@@ -124,6 +124,11 @@ class RunConfig(Config):
                 f"evaluate.limit={self.evaluate.limit} is too few: a gain at {self.evaluate.confidence:.0%} confidence "
                 f"takes at least {needed} test rows"
             )
+        if not self.train.answers_prompts and (setting := self.gate.needs_serving):
+            raise ValueError(
+                f"{setting} asks how the model answers where it is served, but one of train.objective: "
+                f"{self.train.objective} is not served; take it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -116,6 +116,11 @@ class ServeConfig(Config):
     max_num_seqs: Annotated[int, Field(ge=1)] = 16
     """Requests that the engine decodes together."""
 
+    tool_call_parser: str | None = Field(default=None, pattern=r"^[a-z0-9_]+$")
+    """vLLM's name of the form in which the model writes calls of tools, such as ``hermes``; needed where a request leaves
+    it to the model whether to call one (``tool_choice: "auto"``). It holds for every engine whose chat template shows
+    tools."""
+
     request_log: str | None = None
     """File to which a JSON object is written for each request: who asked which version, how long it took, how many tokens;
     never what was said. None: the ingress's log, which Ray keeps."""

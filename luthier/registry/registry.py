@@ -5,6 +5,7 @@ Layout under the root; nothing in it is ever overwritten::
     <name>/versions/<N>/registration.json   claims the number, by exclusive creation
     <name>/versions/<N>/...                 the artifact's files, evaluation.json and report.html
     <name>/versions/<N>/manifest.json       written last: from now on the version exists
+    <name>/served/<N>/<sequence>.json       one measurement of the version where it was served
     <name>/aliases/<sequence>.json          one move of an alias
 """
 
@@ -24,9 +25,11 @@ from luthier.paths import cache_dir
 from luthier.registry.history import AliasChange, AliasLog, Move, stack_of
 from luthier.registry.names import LATEST, check_alias, check_name, parse_reference
 from luthier.registry.records import EVALUATION_NAME, REGISTRATION_NAME, REPORT_NAME, ModelVersion
+from luthier.registry.served import ServedLog
 from luthier.registry.store import open_store
 from luthier.registry.transfer import download, read_checked, upload
 from luthier.registry.versions import Versions, version_key
+from luthier.served_schema import ServedRecord
 
 
 class Registry:
@@ -207,6 +210,22 @@ class Registry:
         if version.registration.report_sha256 is None:
             raise RegistryError(f"{version.ref} was registered without a report.")
         return self._companion(version, REPORT_NAME)
+
+    def add_served(self, version: ModelVersion, record: ServedRecord) -> None:
+        """Keep what was measured of a version where it was served.
+
+        Raises:
+            OutputError: The registry can't be written.
+        """
+        ServedLog(self._store, version).append(record)
+
+    def served(self, version: ModelVersion) -> ServedRecord | None:
+        """What was measured of a version last; None: it was never measured.
+
+        Raises:
+            IntegrityError: The record was changed, or is of another version.
+        """
+        return ServedLog(self._store, version).last()
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias to version; empty if the model has none."""

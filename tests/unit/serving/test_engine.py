@@ -54,6 +54,26 @@ def test_the_rank_is_one_that_vllm_has_kernels_for(asked: int, given: int) -> No
     assert engine_kwargs(spec(rank=asked, max_lora_rank=512), "float32")["max_lora_rank"] == given
 
 
+@pytest.mark.parametrize(("asked", "given"), [("hermes", "hermes"), (None, "luthier_schema_only")])
+def test_a_template_that_shows_tools_has_a_parser_of_calls(asked: str | None, given: str) -> None:
+    from vllm.tool_parsers import ToolParserManager
+
+    from luthier.serving.engine import engine_kwargs
+
+    with_parser = spec(tool_call_parser=asked)
+    assert "tool_call_parser" not in engine_kwargs(with_parser, "float32")
+    kwargs = engine_kwargs(with_parser, "float32", shows_tools=True)
+    assert (kwargs["enable_auto_tool_choice"], kwargs["tool_call_parser"]) == (True, given)
+    assert ToolParserManager.get_tool_parser(given)
+
+
+def test_a_parser_that_vllm_does_not_have_is_refused_with_those_that_it_has() -> None:
+    from luthier.serving.engine import engine_kwargs
+
+    with pytest.raises(ValueError, match=r"serve.tool_call_parser: 'hermez' is none of vLLM's, which are .*hermes"):
+        engine_kwargs(spec(tool_call_parser="hermez"), "float32", shows_tools=True)
+
+
 def test_a_larger_rank_is_refused_by_the_config() -> None:
     with pytest.raises(ValueError, match="512"):
         ServeConfig(max_lora_rank=513)

