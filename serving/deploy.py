@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config import RunConfig
+from luthier.config.capture import CaptureConfig
 from luthier.config.serve import ServeConfig
 from luthier.errors import ConfigError, ResourceError, ServingError
 from luthier.precision import Dtype
 from luthier.registry import Registry
 from luthier.serving.address import base_url, require_free_port
+from luthier.serving.capture_files import check_directory
 from luthier.serving.catalog import Catalog, build_catalog
 from luthier.serving.endpoint import Endpoint
 from luthier.serving.front import Front
@@ -45,8 +47,8 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
         base_digest: Digest of the base model, as manifests record it.
 
     Raises:
-        ConfigError: No API key in the environment, a file of keys that can't be read, the port is taken, or Ray Serve
-            runs on another one.
+        ConfigError: No API key in the environment, a file of keys that can't be read, a directory for captured requests
+            that others can enter, the port is taken, or Ray Serve runs on another one.
         ResourceError: The cluster has not what all engines together reserve.
         ServingError: An endpoint runs on this cluster already, a model can't be served, or the engine did not come up
             in time; the message holds its own reason.
@@ -58,6 +60,8 @@ def deploy(cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_di
         raise ConfigError(f"no API key: environment variable {cfg.serve.api_key_env} (serve.api_key_env) is not set.")
     master = ApiKey(name="master", sha256=digest_of(key))
     KeyRing(master, Path(cfg.serve.keys_file) if cfg.serve.keys_file else None)  # refuses a file that can't be read
+    if cfg.serve.capture.path is not None:
+        check_directory(Path(cfg.serve.capture.path))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     catalog = build_catalog(cfg, base_model_dir, refs, base_digest)
     require_room(catalog.engines)
@@ -81,7 +85,7 @@ def _front(cfg: RunConfig, catalog: Catalog, prefix: str) -> Front:
     places = {
         key: str(Path(value).resolve()) for key in ("keys_file", "request_log") if (value := getattr(cfg.serve, key))
     }
-    settings = cfg.serve.model_copy(update=places)
+    settings = cfg.serve.model_copy(update={**places, "capture": _capture(cfg.serve.capture)})
     return Front(
         serve=settings,
         catalog=catalog,
@@ -91,6 +95,12 @@ def _front(cfg: RunConfig, catalog: Catalog, prefix: str) -> Front:
         capacity=settings.max_num_seqs * settings.num_replicas * len(catalog.engines) + settings.max_queued_requests,
         root=prefix.rstrip("/"),
     )
+
+
+def _capture(settings: CaptureConfig) -> CaptureConfig:
+    if settings.path is None:
+        return settings
+    return settings.model_copy(update={"path": str(Path(settings.path).resolve())})
 
 
 def require_room(engines: Sequence[EngineSpec]) -> None:

@@ -15,9 +15,10 @@ from starlette.types import ASGIApp
 from luthier.errors import LuthierError
 from luthier.serving.admission import Admission
 from luthier.serving.canary import CanaryWatch
+from luthier.serving.capture import Capture
 from luthier.serving.front import Front
 from luthier.serving.keys import ApiKey, KeyRing
-from luthier.serving.metrics import Metrics
+from luthier.serving.metrics import Captures, Metrics
 from luthier.serving.names import Names
 from luthier.serving.record import Record, request_log
 from luthier.serving.replies import Part
@@ -47,6 +48,7 @@ class Ingress:
         self._admission = Admission(front.capacity)
         self._metrics = Metrics()
         self._log = request_log(front.serve.request_log)
+        self._capture = Capture(front.serve.capture, Captures().count) if front.serve.capture.path else None
         self._handles: dict[str, Any] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -61,6 +63,7 @@ class Ingress:
             self._answer,
             self._admission,
             observe=self._observe,
+            **({"listen": self._capture.listen} if self._capture else {}),
             request_id=lambda: serve.context._get_serve_request_context().request_id,
             root=front.root,
         )
@@ -70,6 +73,13 @@ class Ingress:
         self._metrics.count(record)
         self._metrics.inside(self._admission.inside)
         self._log(record)
+        if self._capture:
+            self._capture.saw(record)
+
+    def __del__(self) -> None:
+        """Called by Ray Serve before it ends the replica."""
+        if capture := getattr(self, "_capture", None):
+            capture.close()
 
     async def _refresh(self) -> None:
         """Follow the registry and the file of keys; where one can't be read, what was known of it holds."""

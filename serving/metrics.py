@@ -48,6 +48,17 @@ class Metrics:
         self._inside.set(number)
 
 
+class Captures:
+    """Requests that were to be captured, by what became of them."""
+
+    def __init__(self) -> None:
+        self._captures = Counter("luthier_captures", "Requests that were to be captured.", ("outcome",))
+
+    def count(self, outcome: str) -> None:
+        """Take up a request."""
+        self._captures.inc(1, {"outcome": outcome})
+
+
 class AdapterLoads:
     """Adapters that an engine was asked to load, by how it went."""
 

@@ -40,6 +40,9 @@ logger = logging.getLogger("ray.serve")
 Answer = Callable[[Route, str, dict[str, Any]], AsyncGenerator[Part]]
 """Sends a request's body to the engine of a canonical name. Raises OverflowError where that engine's queue is full."""
 
+Listen = Callable[[Record, Mapping[str, Any], AsyncGenerator[Part]], AsyncGenerator[Part]]
+"""Hears a request's fields and the parts of its answer, and passes the parts on."""
+
 
 def make_app(
     serve: ServeConfig,
@@ -49,6 +52,7 @@ def make_app(
     admission: Admission,
     *,
     observe: Observe = lambda record: None,
+    listen: Listen = lambda record, fields, parts: parts,
     request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     root: str = "",
 ) -> ASGIApp:
@@ -61,6 +65,7 @@ def make_app(
         answer: Asks an engine.
         admission: Counts the requests that are answered or wait.
         observe: Told of each request when it has ended.
+        listen: Hears what is said.
         request_id: Tells the present request's id.
         root: Path below which it lies, without a slash at the end.
     """
@@ -106,7 +111,7 @@ def make_app(
         if not admission.enter():
             raise Refused(OVERLOADED)
         return _followed(
-            answer(route, record.model, _counted(fields)),
+            listen(record, fields, answer(route, record.model, _counted(fields))),
             record,
             serve.request_timeout_s,
             asks_usage=_asks_usage(fields),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from luthier.config.base import Config
+from luthier.config.capture import CaptureConfig
 
 
 class LimitsConfig(Config):
@@ -97,6 +98,9 @@ class ServeConfig(Config):
     request_log: str | None = None
     """File to which a JSON object is written for each request: who asked which version, how long it took, how many tokens;
     never what was said. None: the ingress's log, which Ray keeps."""
+
+    capture: CaptureConfig = CaptureConfig()
+    """A sample of requests and answers that is kept; off by default."""
 
     adapters: Literal["listed", "registered"] = "registered"
     """Adapters that are served: those named at the start, or every one that is registered for the base model, also later,
