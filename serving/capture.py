@@ -115,7 +115,8 @@ class Capture:
                 process = process or _start(self._settings)
                 answer = _ask(process, {"facts": facts, "asked": taken.asked, "parts": taken.parts})
             except OSError as error:
-                ended_at, process = time.monotonic(), _end(process)
+                _end(process)
+                ended_at, process = time.monotonic(), None
                 self._leave_out("dropped", f"the writer has ended ({type(error).__name__})")
                 continue
             if answer.decode() == WRITTEN:

@@ -67,6 +67,6 @@ class AdapterLoads:
             "luthier_adapter_loads", "Adapters that an engine was asked to load.", ("model", "outcome")
         )
 
-    def count(self, model: str, *, loaded: bool) -> None:
+    def count(self, model: str, loaded: bool) -> None:
         """Take up a load."""
         self._loads.inc(1, {"model": model, "outcome": "loaded" if loaded else "refused"})

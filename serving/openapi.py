@@ -63,6 +63,7 @@ def describe(root: str = "") -> dict[str, Any]:
             **generation,
             "/v1/models": {"get": _operation("list_models")},
             "/v1/models/{model}": {"get": {**_operation("get_model"), "parameters": [name]}},
+            "/v1/status": {"get": _operation("get_status")},
             HEALTH: {"get": {**_operation("health"), "security": []}},
         },
         "components": {

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -43,6 +43,13 @@ Answer = Callable[[Route, str, dict[str, Any]], AsyncGenerator[Part]]
 Listen = Callable[[Record, Mapping[str, Any], AsyncGenerator[Part]], AsyncGenerator[Part]]
 """Hears a request's fields and the parts of its answer, and passes the parts on."""
 
+Tell = Callable[[ApiKey], Awaitable[dict[str, Any]]]
+"""What a key may know of where the endpoint stands."""
+
+
+async def _nothing(key: ApiKey) -> dict[str, Any]:
+    return {}
+
 
 def make_app(
     serve: ServeConfig,
@@ -53,6 +60,7 @@ def make_app(
     *,
     observe: Observe = lambda record: None,
     listen: Listen = lambda record, fields, parts: parts,
+    standing: Tell = _nothing,
     request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     root: str = "",
 ) -> ASGIApp:
@@ -66,6 +74,7 @@ def make_app(
         admission: Counts the requests that are answered or wait.
         observe: Told of each request when it has ended.
         listen: Hears what is said.
+        standing: Tells where the endpoint stands.
         request_id: Tells the present request's id.
         root: Path below which it lies, without a slash at the end.
     """
@@ -81,6 +90,9 @@ def make_app(
 
     async def model(request: Request) -> Response:
         return JSONResponse(names().card(request.path_params["model"], request.state.key))
+
+    async def status(request: Request) -> Response:
+        return JSONResponse(await standing(request.state.key))
 
     async def generate(route: Route, request: Request) -> Response:
         record = Record(request_id(), route, request.state.key.name)
@@ -129,6 +141,7 @@ def make_app(
             HttpRoute("/openapi.json", openapi),
             HttpRoute("/v1/models", models),
             HttpRoute("/v1/models/{model:path}", model),
+            HttpRoute("/v1/status", status),
             HttpRoute("/v1/chat/completions", partial(generate, "chat"), methods=["POST"]),
             HttpRoute("/v1/completions", partial(generate, "completions"), methods=["POST"]),
         ],

@@ -101,7 +101,8 @@ def test_a_region_writes_numbers_its_own_way() -> None:
 
 def test_only_the_kinds_that_are_asked_for_are_found() -> None:
     text = "a@example.com 203.0.113.57"
-    assert [span.kind for span in find(text, kinds=("ip",))] == ["ip"]
+    kinds: tuple[Kind, ...] = ("ip",)
+    assert [span.kind for span in find(text, kinds)] == ["ip"]
 
 
 HOSTILE = [
