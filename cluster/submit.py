@@ -7,7 +7,9 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
@@ -41,6 +43,9 @@ _WRITING = ("run", "train", "tune", "evaluate")
 _SPLITS = ("train", "validation", "test")
 
 _POLL_S = 0.5
+
+_TIMEOUT_S = (3.0, 60.0)
+"""Until a connection stands, and from one piece of an answer to the next."""
 
 
 class Job(BaseModel):
@@ -120,6 +125,32 @@ def list_jobs(address: str | None = None) -> tuple[Job, ...]:
     return tuple(sorted(jobs, key=lambda job: job.started_s or 0.0, reverse=True))
 
 
+def applications(address: str | None = None) -> list[dict[str, Any]]:
+    """What Ray Serve runs on the cluster: of each application name, status, message and deployments, and of those name,
+    status, message and the number of replicas in each state.
+
+    Raises:
+        ResourceError: The cluster does not answer.
+    """
+    with _told_as_resource_error(_url(address)):
+        reply = connect(address)._do_request("GET", "/api/serve/applications/")
+    found = reply.json().get("applications", {}) if reply.status_code == 200 else {}
+    return [
+        {
+            "name": name,
+            "status": one["status"],
+            "message": one["message"],
+            "deployments": [_deployment(*each) for each in one["deployments"].items()],
+        }
+        for name, one in found.items()
+    ]
+
+
+def _deployment(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    states = Counter(replica["state"] for replica in told["replicas"])
+    return {"deployment": name, "status": told["status"], "message": told["message"], "replicas": dict(states)}
+
+
 def logs(job_id: str, *, follow: bool = False, address: str | None = None) -> Iterator[str]:
     """A job's output in pieces; with ``follow``, until the job ends.
 
@@ -172,14 +203,31 @@ def connect(address: str | None = None) -> JobSubmissionClient:
     Raises:
         ResourceError: Nothing answers there, or it asks for a token.
     """
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
     url = _url(address)
     if "://" not in url:
         raise ResourceError(f"the job server's address {url!r} has no scheme; give it as http://HOST:8265.")
+    with _told_as_resource_error(url):
+        return _client(url)
+
+
+def _client(url: str) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        """Ray's own client waits for ever where a host takes connections and says nothing."""
+
+        def _do_request(self, *args: Any, **kwargs: Any) -> Any:
+            return super()._do_request(*args, **{"timeout": _TIMEOUT_S, **kwargs})
+
+    return Client(url)
+
+
+@contextmanager
+def _told_as_resource_error(url: str) -> Iterator[None]:
+    from ray.exceptions import AuthenticationError
+
     try:
-        return JobSubmissionClient(url)
+        yield
     except AuthenticationError as error:
         raise ResourceError(
             f"the Ray head at {url} asks for a token that was not sent or is not its own; set "

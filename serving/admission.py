@@ -25,7 +25,8 @@ class Admission:
     """
 
     def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
+        """The most of them."""
         self._clock = clock
         self.inside = 0
         """Requests that are answered or wait."""
@@ -33,7 +34,7 @@ class Admission:
 
     def enter(self) -> bool:
         """Take a place, where one is free; whoever took it has to :meth:`leave`."""
-        if self.inside >= self._capacity:
+        if self.inside >= self.capacity:
             return False
         self.inside += 1
         return True

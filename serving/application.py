@@ -28,6 +28,7 @@ _NOT_THE_ENGINES = frozenset(
         "allowed_origins",
         "limits",
         "canary",
+        "capture",
         "request_log",
         "adapters",
         "refresh_s",

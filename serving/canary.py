@@ -42,7 +42,7 @@ class CanaryWatch:
         if record.status == 200 and record.first_s is not None:
             self._failed[record.model].append(False)
             self._first_s[record.model].append(record.first_s)
-        elif record.status >= 500 or record.status in (408, 422):
+        elif record.failed_here:
             self._failed[record.model].append(True)
 
     def forget(self, models: Iterable[str]) -> None:

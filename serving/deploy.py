@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config import RunConfig
+from luthier.config.capture import CaptureConfig
 from luthier.config.serve import ServeConfig
 from luthier.errors import ConfigError, ServingError
 from luthier.precision import Dtype
 from luthier.registry import Registry
 from luthier.serving.address import base_url
 from luthier.serving.application import APP_NAME, application, engine_name
+from luthier.serving.capture_files import check_directory
 from luthier.serving.catalog import Catalog, build_catalog
 from luthier.serving.controller import is_up, open_serve, take_down
 from luthier.serving.endpoint import Endpoint
@@ -47,8 +49,8 @@ def deploy(
         other_bases: Further base models that references are adapters of.
 
     Raises:
-        ConfigError: No API key in the environment, a file of keys that can't be read, the port is taken, or Ray Serve
-            runs on another one.
+        ConfigError: No API key in the environment, a file of keys that can't be read, a directory for captured requests
+            that others can enter, the port is taken, or Ray Serve runs on another one.
         ResourceError: The cluster has not what all engines together reserve.
         ServingError: An endpoint runs on this cluster already, a model can't be served, or the engine did not come up
             in time; the message holds its own reason.
@@ -177,6 +179,8 @@ def _master_key(settings: ServeConfig) -> ApiKey:
         raise ConfigError(f"no API key: environment variable {settings.api_key_env} (serve.api_key_env) is not set.")
     master = ApiKey(name="master", sha256=digest_of(key))
     KeyRing(master, Path(settings.keys_file) if settings.keys_file else None)  # refuses a file that can't be read
+    if settings.capture.path is not None:
+        check_directory(Path(settings.capture.path))
     return master
 
 
@@ -185,7 +189,7 @@ def _front(cfg: RunConfig, catalog: Catalog, prefix: str, *, started_serve: bool
     places = {
         key: str(Path(value).resolve()) for key in ("keys_file", "request_log") if (value := getattr(cfg.serve, key))
     }
-    settings = cfg.serve.model_copy(update=places)
+    settings = cfg.serve.model_copy(update={**places, "capture": _capture(cfg.serve.capture)})
     return Front(
         serve=settings,
         catalog=catalog,
@@ -196,6 +200,12 @@ def _front(cfg: RunConfig, catalog: Catalog, prefix: str, *, started_serve: bool
         root=prefix.rstrip("/"),
         started_serve=started_serve,
     )
+
+
+def _capture(settings: CaptureConfig) -> CaptureConfig:
+    if settings.path is None:
+        return settings
+    return settings.model_copy(update={"path": str(Path(settings.path).resolve())})
 
 
 def _wait_until_running(timeout_s: float) -> None:

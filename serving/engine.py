@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from luthier.precision import Dtype, served_dtype
 from luthier.registry import Registry
 from luthier.serving.adapters import DAMAGED, problem_of, rank_step
 from luthier.serving.calls import tool_kwargs
+from luthier.serving.held import HeldAdapters
 from luthier.serving.metrics import AdapterLoads
 from luthier.serving.names import Refused
 from luthier.serving.replies import not_servable
@@ -46,8 +48,11 @@ async def start(spec: EngineSpec, dtype: Dtype, *, shows_tools: bool) -> LLMServ
         ValueError: vLLM can't load the model or an adapter, or has no such parser of tool calls.
     """
     config = llm_config(spec, dtype, shows_tools=shows_tools)
-    adapters = RegisteredAdapters(spec)
-    server = LocalServer.sync_init(config, engine_cls=LocalEngine, model_downloader=lambda **options: adapters)
+    held = HeldAdapters(spec.serve.max_loras, AdapterLoads().count)
+    adapters = RegisteredAdapters(spec, held)
+    server = LocalServer.sync_init(
+        config, engine_cls=partial(LocalEngine, held=held), model_downloader=lambda **options: adapters
+    )
     await server.start()
     for name in list(spec.adapters)[: spec.serve.max_loras]:
         await server.engine.resolve_lora(await adapters.load_model_from_config(name, config))
@@ -137,7 +142,15 @@ class LocalEngine(VLLMEngine):
 
     On CPUs Ray asks for a process per worker besides that of the engine's core. A single worker runs in the core as
     well: vLLM parts them only to bind threads to cores, which is switched off here.
+
+    Args:
+        config: The engine.
+        held: Told of the adapters that are loaded and used.
     """
+
+    def __init__(self, config: LLMConfig, held: HeldAdapters) -> None:
+        super().__init__(config)
+        self.held = held
 
     def _prepare_engine_config(self, callback_ctx: Any) -> Any:
         arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
@@ -155,8 +168,10 @@ class LocalEngine(VLLMEngine):
         try:
             await super().resolve_lora(disk_lora_model)
         except ValueError as error:
+            self.held.refused(disk_lora_model.model_id)
             logger.exception("vLLM can't load %s", disk_lora_model.model_id)
             raise Refused(not_servable(disk_lora_model.model_id, "the engine can't load it")) from error
+        self.held.used(disk_lora_model.model_id, disk_lora_model.lora_assigned_int_id)
 
     def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
         single = config.parallel_config.distributed_executor_backend == "uni"
@@ -170,12 +185,13 @@ class RegisteredAdapters(LoraModelLoader):
 
     Args:
         spec: The engine.
+        held: Told of adapters that can't be loaded.
     """
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, spec: EngineSpec, held: HeldAdapters) -> None:
         super().__init__()
         self._spec = spec
-        self._loads = AdapterLoads()
+        self._held = held
 
     async def load_model_from_config(self, lora_model_id: str, llm_config: LLMConfig) -> DiskMultiplexConfig:
         """The adapter's place on disk, every file checked.
@@ -186,9 +202,8 @@ class RegisteredAdapters(LoraModelLoader):
         try:
             directory = await asyncio.to_thread(self._checked, lora_model_id)
         except Refused:
-            self._loads.count(lora_model_id, loaded=False)
+            self._held.refused(lora_model_id)
             raise
-        self._loads.count(lora_model_id, loaded=True)
         return DiskMultiplexConfig(
             model_id=lora_model_id,
             max_total_tokens=None,

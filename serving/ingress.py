@@ -16,13 +16,17 @@ from luthier.errors import LuthierError
 from luthier.registry import Registry
 from luthier.serving.admission import Admission
 from luthier.serving.canary import CanaryWatch
+from luthier.serving.capture import Capture
+from luthier.serving.deployments import deployments
 from luthier.serving.front import Front
 from luthier.serving.keys import ApiKey, KeyRing
-from luthier.serving.metrics import Metrics
+from luthier.serving.metrics import Captures, Metrics
 from luthier.serving.names import Names
+from luthier.serving.recent import Recent
 from luthier.serving.record import Record, request_log
 from luthier.serving.replies import Part
 from luthier.serving.spec import Route
+from luthier.serving.standing import Standing
 from luthier.serving.web import make_app
 
 logger = logging.getLogger("ray.serve")
@@ -48,7 +52,9 @@ class Ingress:
         self._canaries = CanaryWatch(front.serve.canary)
         self._admission = Admission(front.capacity)
         self._metrics = Metrics()
+        self._recent = Recent()
         self._log = request_log(front.serve.request_log)
+        self._capture = Capture(front.serve.capture, Captures().count) if front.serve.capture.path else None
         self._handles: dict[str, Any] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -63,6 +69,8 @@ class Ingress:
             self._answer,
             self._admission,
             observe=self._observe,
+            standing=self._standing().tell,
+            **({"listen": self._capture.listen} if self._capture else {}),
             request_id=lambda: serve.context._get_serve_request_context().request_id,
             root=front.root,
             registry=Registry(front.registry_uri, front.default_alias),
@@ -72,11 +80,30 @@ class Ingress:
         """What it was started with, for whoever changes the endpoint."""
         return self._told
 
+    def _standing(self) -> Standing:
+        app_name = serve.get_replica_context().app_name
+        settings = self._front.serve
+        return Standing(
+            lambda: self._names,
+            self._recent,
+            self._admission,
+            lambda: deployments(app_name, self._engines),
+            settings.max_num_seqs * settings.max_replicas * len(self._engines),
+        )
+
     def _observe(self, record: Record) -> None:
         self._canaries.saw(record)
+        self._recent.saw(record)
         self._metrics.count(record)
         self._metrics.inside(self._admission.inside)
         self._log(record)
+        if self._capture:
+            self._capture.saw(record)
+
+    def __del__(self) -> None:
+        """Called by Ray Serve before it ends the replica."""
+        if capture := getattr(self, "_capture", None):
+            capture.close()
 
     async def _refresh(self) -> None:
         """Follow the registry and the file of keys; where one can't be read, what was known of it holds."""

@@ -47,6 +47,11 @@ class ApiKey(BaseModel):
     created_at: str = ""
     """ISO 8601, UTC."""
 
+    @property
+    def opens_all(self) -> bool:
+        """Whether it opens every model."""
+        return "*" in self.models
+
     def admits(self, canonical: str) -> bool:
         """Whether it opens a model, by the model's canonical name."""
         return any(one in ("*", canonical, canonical.partition("@")[0]) for one in self.models)

@@ -48,6 +48,17 @@ class Metrics:
         self._inside.set(number)
 
 
+class Captures:
+    """Requests that were to be captured, by what became of them."""
+
+    def __init__(self) -> None:
+        self._captures = Counter("luthier_captures", "Requests that were to be captured.", ("outcome",))
+
+    def count(self, outcome: str) -> None:
+        """Take up a request."""
+        self._captures.inc(1, {"outcome": outcome})
+
+
 class AdapterLoads:
     """Adapters that an engine was asked to load, by how it went."""
 
@@ -56,6 +67,6 @@ class AdapterLoads:
             "luthier_adapter_loads", "Adapters that an engine was asked to load.", ("model", "outcome")
         )
 
-    def count(self, model: str, *, loaded: bool) -> None:
+    def count(self, model: str, loaded: bool) -> None:
         """Take up a load."""
         self._loads.inc(1, {"model": model, "outcome": "loaded" if loaded else "refused"})

@@ -75,6 +75,7 @@ def describe(root: str = "") -> dict[str, Any]:
             },
             "/": {"get": _operation("page", answer=_HTML)},
             "/page/{file}": {"get": {**_operation("page_file", answer=_FILE), "parameters": [_in_path("file")]}},
+            "/v1/status": {"get": _operation("get_status")},
             HEALTH: {"get": {**_operation("health"), "security": []}},
         },
         "components": {

@@ -79,6 +79,11 @@ class Record:
         self.total_s = time.monotonic() - self._began
 
     @property
+    def failed_here(self) -> bool:
+        """Whether it failed by no fault of the client's: 5xx, a timeout, an adapter that can't be loaded."""
+        return self.status >= 500 or self.status in (408, 422)
+
+    @property
     def token_s(self) -> float | None:
         """Seconds from one token of a stream to the next, on average; None: it had fewer than two."""
         if not self.stream or self.first_s is None or self.completion_tokens < 2:

@@ -35,6 +35,11 @@ class ModelServer:
         """What it computes in."""
         return self._dtype
 
+    async def held(self) -> tuple[str, ...]:
+        """The adapters that it holds."""
+        names: tuple[str, ...] = self._server.engine.held.names
+        return names
+
     async def answer(self, route: Route, body: dict[str, Any]) -> AsyncIterator[Part]:
         """Check and answer one request.
 

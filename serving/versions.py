@@ -18,7 +18,6 @@ from luthier.registry import ModelVersion, Registry
 from luthier.registry.history import AliasChange
 from luthier.registry.names import parse_reference
 from luthier.serving.adapters import DAMAGED
-from luthier.serving.catalog import base_name
 from luthier.serving.keys import ApiKey
 from luthier.serving.names import Names, Refused
 from luthier.serving.replies import Failure

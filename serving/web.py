@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -43,6 +43,16 @@ logger = logging.getLogger("ray.serve")
 Answer = Callable[[Route, str, dict[str, Any]], AsyncGenerator[Part]]
 """Sends a request's body to the engine of a canonical name. Raises OverflowError where that engine's queue is full."""
 
+Listen = Callable[[Record, Mapping[str, Any], AsyncGenerator[Part]], AsyncGenerator[Part]]
+"""Hears a request's fields and the parts of its answer, and passes the parts on."""
+
+Tell = Callable[[ApiKey], Awaitable[dict[str, Any]]]
+"""What a key may know of where the endpoint stands."""
+
+
+async def _nothing(key: ApiKey) -> dict[str, Any]:
+    return {}
+
 
 def make_app(
     serve: ServeConfig,
@@ -52,6 +62,8 @@ def make_app(
     admission: Admission,
     *,
     observe: Observe = lambda record: None,
+    listen: Listen = lambda record, fields, parts: parts,
+    standing: Tell = _nothing,
     request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     root: str = "",
     registry: Registry | None = None,
@@ -65,6 +77,8 @@ def make_app(
         answer: Asks an engine.
         admission: Counts the requests that are answered or wait.
         observe: Told of each request when it has ended.
+        listen: Hears what is said.
+        standing: Tells where the endpoint stands.
         request_id: Tells the present request's id.
         root: Path below which it lies, without a slash at the end.
         registry: Whose versions it tells of; None: of none.
@@ -81,6 +95,9 @@ def make_app(
 
     async def model(request: Request) -> Response:
         return JSONResponse(names().card(request.path_params["model"], request.state.key))
+
+    async def status(request: Request) -> Response:
+        return JSONResponse(await standing(request.state.key))
 
     async def answered(route: Route, request: Request) -> Response:
         record = Record(request_id(), route, request.state.key.name)
@@ -112,7 +129,7 @@ def make_app(
         if not admission.enter():
             raise Refused(OVERLOADED)
         return _followed(
-            answer(route, record.model, _counted(fields)),
+            listen(record, fields, answer(route, record.model, _counted(fields))),
             record,
             serve.request_timeout_s,
             asks_usage=_asks_usage(fields),
@@ -130,6 +147,7 @@ def make_app(
             HttpRoute("/openapi.json", openapi),
             HttpRoute("/v1/models", models),
             HttpRoute("/v1/models/{model:path}", model),
+            HttpRoute("/v1/status", status),
             *(HttpRoute(path, partial(answered, route), methods=["POST"]) for route, path in PATHS.items()),
             *version_routes(registry, names),
             *page_routes(),

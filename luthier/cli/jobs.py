@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from luthier.cli.options import Address, AsJson, ConfigPath, DryRun, Overrides, emit, load, show_plan
+from luthier.cli.status import status
 from luthier.errors import ConfigError
 
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
@@ -47,25 +48,6 @@ def submit(
             typer.echo(part, nl=False, err=as_json)
         ended = jobs_api.wait(job_id, address=address)
         raise typer.Exit(ended.exit_code if ended.exit_code is not None else 1)
-
-
-def status(
-    job: Annotated[str, typer.Argument(metavar="[JOB]", help="Without one: all jobs.")] = "",
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
-    """State of a job, or of all."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from luthier.cluster import submit as jobs_api
-
-    found = [jobs_api.status(job, address)] if job else list(jobs_api.list_jobs(address))
-    table = Table("job", "status", "exit code", "message")
-    for one in found:
-        exit_code = "" if one.exit_code is None else str(one.exit_code)
-        table.add_row(one.job_id, one.status, exit_code, escape(one.message))
-    emit([one.model_dump(mode="json") for one in found], as_json=as_json, text=table)
 
 
 def logs(

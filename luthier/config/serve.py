@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from luthier.config.base import Config
+from luthier.config.capture import CaptureConfig
 
 ReplicaCount = Annotated[
     Annotated[int, Field(ge=1), Tag("number")] | Annotated[tuple[int, int], Tag("range")],
@@ -124,6 +125,9 @@ class ServeConfig(Config):
     request_log: str | None = None
     """File to which a JSON object is written for each request: who asked which version, how long it took, how many tokens;
     never what was said. None: the ingress's log, which Ray keeps."""
+
+    capture: CaptureConfig = CaptureConfig()
+    """A sample of requests and answers that is kept; off by default."""
 
     adapters: Literal["listed", "registered"] = "registered"
     """Adapters that are served: those named at the start, or every one that is registered for the base model, also later,

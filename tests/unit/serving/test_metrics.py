@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ray.util.metrics import Metric
 
-from luthier.serving.metrics import AdapterLoads, Metrics
+from luthier.serving.metrics import AdapterLoads, Captures, Metrics
 
 DASHBOARD = Path(__file__).parents[3] / "examples" / "monitoring" / "grafana-dashboard.json"
 SUFFIXES = re.compile(r"_(total|bucket)$")
 
 
 def counted() -> set[str]:
-    held = (one for counts in (Metrics(), AdapterLoads()) for one in vars(counts).values())
+    held = (one for counts in (Metrics(), AdapterLoads(), Captures()) for one in vars(counts).values())
     return {f"ray_{one.info['name']}" for one in held if isinstance(one, Metric)}
 
 

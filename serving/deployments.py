@@ -1,0 +1,61 @@
+"""Asks Ray Serve, and the engines, how the endpoint's deployments do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+
+from luthier.serving.standing import Deployment
+
+logger = logging.getLogger("ray.serve")
+
+_ANSWER_S = 2.0
+
+
+async def deployments(app_name: str, engines: Mapping[str, Any]) -> list[Deployment]:
+    """The application's deployments; none where Ray Serve does not answer soon.
+
+    Args:
+        app_name: The application.
+        engines: Handles of the engine deployments, by model id.
+    """
+    try:
+        status = await asyncio.wait_for(asyncio.to_thread(serve.status), _ANSWER_S)
+        found = status.applications[app_name].deployments
+    except Exception as error:  # Ray's errors have no common root; what is not known is not told
+        logger.warning("Ray Serve does not tell the status of deployments: %s", type(error).__name__)
+        return []
+    engine_of = {handle.deployment_name: model for model, handle in engines.items()}
+    held = await asyncio.gather(*(_held(engines[engine_of[name]]) if name in engine_of else _none() for name in found))
+    return [
+        Deployment(
+            name,
+            engine_of.get(name, ""),
+            one.status.value,
+            {state.value: number for state, number in one.replica_states.items()},
+            adapters,
+            one.message,
+        )
+        for (name, one), adapters in zip(found.items(), held, strict=True)
+    ]
+
+
+async def _held(handle: Any) -> tuple[str, ...]:
+    """The adapters that any of an engine's replicas holds."""
+    try:
+        answers = (
+            await handle.options(stream=False)
+            .broadcast("held")
+            .results_async(timeout_s=_ANSWER_S, return_exceptions=True)
+        )
+    except TimeoutError:
+        return ()
+    return tuple(sorted({name for one in answers if isinstance(one, tuple) for name in one}))
+
+
+async def _none() -> tuple[str, ...]:
+    return ()
