@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +40,21 @@ TARGETS = {"throughput": 0.95, "ttft_added_ms": 10.0}
 SETTINGS = ["serve.adapters=listed"]
 """The base model alone, so that the engine holds no adapters on either side."""
 
+_GRPC = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
+_ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
+
+# Ways of running our stack, as the variables that set them.
 WAYS: dict[str, dict[str, str]] = {
     "ours": {},
-    "proxy": {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"},
+    "grpc": _GRPC,
+    "one loop": _ONE_LOOP,
     "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
+    "lean": _GRPC | _ONE_LOOP,
+    "lean haproxy": _GRPC | _ONE_LOOP | {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
     "optimized": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"},
     "optimized haproxy": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
-    "grpc": {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"},
-    "same thread": {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"},
-    "same loop": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"},
-    "one thread": {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"},
-    "log buffer": {"RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000", "RAY_SERVE_LOG_TO_STDERR": "0"},
     "nice 0": {"RAY_worker_niceness": "0"},
 }
-"""Ways of running our stack, as the variables that set them."""
 
 
 def main() -> None:
@@ -96,7 +98,9 @@ def start(ways: Sequence[str], overrides: list[str], directory: Path) -> tuple[d
         Where each listens, and its side.
     """
     ports = {name: free_port() for name in ("bare", *ways)}
-    makes: dict[str, Any] = {name: (StackSide, (ports[name], overrides, WAYS[name])) for name in ways}
+    makes: dict[str, Any] = {
+        name: (StackSide, (ports[name], overrides, WAYS[name] | _own_ports(number))) for number, name in enumerate(ways)
+    }
     sides = start_sides(makes, preload=[])
     try:
         for name, side in sides.items():
@@ -116,6 +120,12 @@ def start(ways: Sequence[str], overrides: list[str], directory: Path) -> tuple[d
         finish(sides)
         raise
     return {name: f"http://127.0.0.1:{port}/v1" for name, port in ports.items()}, sides
+
+
+def _own_ports(number: int) -> dict[str, str]:
+    """Ports that Ray would take on every cluster alike."""
+    bases = {"HAPROXY_METRICS_PORT": 9110, "HAPROXY_STATS_PORT": 8410, "FALLBACK_PROXY_HTTP_PORT": 8510}
+    return {f"RAY_SERVE_{name}": str(base + number) for name, base in bases.items()}
 
 
 def finish(sides: dict[str, Side]) -> None:
@@ -148,7 +158,9 @@ def measure(urls: dict[str, str], sides: dict[str, Side], options: Any) -> dict[
     for concurrency in options.concurrency:
         turns: dict[str, list[Turn]] = {name: [] for name in sides}
         for number in range(1 + options.rounds):
-            asks = [Ask(MODEL, next(prompts), options.tokens) for _ in range(REQUESTS[concurrency])]
+            # The first turn only warms up.
+            num_requests = REQUESTS[concurrency] if number else concurrency
+            asks = [Ask(MODEL, next(prompts), options.tokens) for _ in range(num_requests)]
             for name in list(sides)[:: 1 if number % 2 else -1]:
                 turn = taken(sides[name], urls[name], asks, concurrency)
                 if number:
@@ -168,7 +180,9 @@ def taken(side: Side, url: str, asks: Sequence[Ask], concurrency: int) -> Turn:
     try:
         time.sleep(0.7)
         load(url, KEY, [Ask(asks[0].model, "Hello.", 4)], 1)
-        return load(url, KEY, asks, concurrency)
+        before = cpu_seconds(side.process.pid)
+        turn = load(url, KEY, asks, concurrency)
+        return replace(turn, cpu_s=cpu_seconds(side.process.pid) - before)
     finally:
         hold(side.process.pid, still=True)
 
@@ -194,9 +208,14 @@ def same_texts(ours: Sequence[Turn], bare: Sequence[Turn]) -> float:
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
+def cpu_ms(turns: Sequence[Turn]) -> float:
+    """CPU time of a token, of all processes of a side; vLLM's own core waits busily where its worker is another process."""
+    return 1000 * sum(turn.cpu_s for turn in turns) / sum(answer.tokens for turn in turns for answer in turn.answers)
+
+
 def show(concurrency: int, turns: dict[str, list[Turn]]) -> None:
     """A table for people."""
-    print(f"\n{f'{concurrency} at a time':20} {'tok/s':>8} {'low':>8} {'high':>8} {'first ms':>9} {'to bare':>8} {'added ms':>9}")
+    print(f"\n{f'{concurrency} at a time':20} {'tok/s':>8} {'low':>8} {'high':>8} {'first ms':>9} {'to bare':>8} {'added ms':>9} {'CPU ms':>8}")
     speeds = {name: [turn.tokens_per_s for turn in some] for name, some in turns.items()}
     firsts = {name: [turn.first_ms for turn in some] for name, some in turns.items()}
     for name, some in speeds.items():
@@ -204,7 +223,7 @@ def show(concurrency: int, turns: dict[str, list[Turn]]) -> None:
         added, *_ = paired_difference(firsts[name], firsts["bare"])
         print(
             f"{name:20} {statistics.median(some):8.1f} {min(some):8.1f} {max(some):8.1f}"
-            f" {statistics.median(firsts[name]):9.1f} {ratio:8.3f} {added:9.1f}"
+            f" {statistics.median(firsts[name]):9.1f} {ratio:8.3f} {added:9.1f} {cpu_ms(turns[name]):8.2f}"
         )
     print(flush=True)
 
@@ -219,6 +238,7 @@ def figures(turns: dict[int, dict[str, list[Turn]]], settings: dict[str, Any]) -
             ratio, low, high = (round(value, 3) for value in paired_ratio(speeds[way], speeds["bare"]))
             told = {
                 "tokens_per_s": {name: round(statistics.median(values), 1) for name, values in speeds.items()},
+                "cpu_ms_of_a_token": {name: round(cpu_ms(some[name]), 2) for name in (way, "bare")},
                 "same_texts": round(same_texts(some[way], some["bare"]), 3),
             }
             head = {"name": f"throughput_c{concurrency}{suffix}", "ratio": ratio, "low": low, "high": high}

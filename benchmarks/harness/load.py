@@ -93,10 +93,12 @@ class Turn:
     Attributes:
         seconds: From the first request to the end of the last answer.
         answers: In the order of the requests.
+        cpu_s: CPU time that the endpoint took for it.
     """
 
     seconds: float
     answers: list[Answer]
+    cpu_s: float = 0.0
 
     @property
     def tokens_per_s(self) -> float:
