@@ -21,15 +21,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness.load import Ask, Turn, load
-from harness.serving import KEY, MODEL, BareSide, StackSide, cpu_seconds, free_port, hold
+from harness.load import Ask, Turn
+from harness.serving import MODEL, BareSide, StackSide, cpu_seconds, free_port, hold
 from harness.sides import Side, paired_difference, paired_ratio, start_sides
+from harness.turns import check, finish, own_ports, taken, texts
 from harness.workloads import ROOT
 
 REQUESTS = {1: 6, 4: 12, 16: 32}
@@ -99,7 +99,7 @@ def start(ways: Sequence[str], overrides: list[str], directory: Path) -> tuple[d
     """
     ports = {name: free_port() for name in ("bare", *ways)}
     makes: dict[str, Any] = {
-        name: (StackSide, (ports[name], overrides, WAYS[name] | _own_ports(number))) for number, name in enumerate(ways)
+        name: (StackSide, (ports[name], overrides, WAYS[name] | own_ports(number))) for number, name in enumerate(ways)
     }
     sides = start_sides(makes, preload=[])
     try:
@@ -120,22 +120,6 @@ def start(ways: Sequence[str], overrides: list[str], directory: Path) -> tuple[d
         finish(sides)
         raise
     return {name: f"http://127.0.0.1:{port}/v1" for name, port in ports.items()}, sides
-
-
-def _own_ports(number: int) -> dict[str, str]:
-    """Ports that Ray would take on every cluster alike."""
-    bases = {"HAPROXY_METRICS_PORT": 9110, "HAPROXY_STATS_PORT": 8410, "FALLBACK_PROXY_HTTP_PORT": 8510}
-    return {f"RAY_SERVE_{name}": str(base + number) for name, base in bases.items()}
-
-
-def finish(sides: dict[str, Side]) -> None:
-    """Take all down."""
-    for side in sides.values():
-        hold(side.process.pid, still=False)
-        if side.process.is_alive() and side.turns:
-            side.ask("end")
-        side.process.terminate()
-        side.process.join()
 
 
 def idle_cpu(sides: dict[str, Side], seconds: float = 4.0) -> dict[str, float]:
@@ -174,37 +158,11 @@ def measure(urls: dict[str, str], sides: dict[str, Side], options: Any) -> dict[
     return found
 
 
-def taken(side: Side, url: str, asks: Sequence[Ask], concurrency: int) -> Turn:
-    """One turn of a side that is stopped before and after it; what it has put off meanwhile is done first."""
-    hold(side.process.pid, still=False)
-    try:
-        time.sleep(0.7)
-        load(url, KEY, [Ask(asks[0].model, "Hello.", 4)], 1)
-        before = cpu_seconds(side.process.pid)
-        turn = load(url, KEY, asks, concurrency)
-        return replace(turn, cpu_s=cpu_seconds(side.process.pid) - before)
-    finally:
-        hold(side.process.pid, still=True)
-
-
-def texts() -> Iterator[str]:
-    """Prompts of a few dozen tokens, none twice."""
-    with (ROOT / "examples" / "debian-sections" / "train.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            yield f"Describe a Debian package that is summed up so: {json.loads(line)['text']}"
-
-
-def check(turns: dict[str, list[Turn]], tokens: int) -> None:
-    """Refuse to compare sides that did not do the same work."""
-    for name, some in turns.items():
-        counts = {answer.tokens for turn in some for answer in turn.answers}
-        if counts != {tokens}:
-            sys.exit(f"{name} gave answers of {counts} tokens instead of {tokens}")
-
-
 def same_texts(ours: Sequence[Turn], bare: Sequence[Turn]) -> float:
     """Share of the answers that are the same. Requests that are decoded together round otherwise than one alone."""
-    pairs = [(a.text, b.text) for x, y in zip(ours, bare, strict=True) for a, b in zip(x.answers, y.answers, strict=True)]
+    pairs = [
+        (a.text, b.text) for x, y in zip(ours, bare, strict=True) for a, b in zip(x.answers, y.answers, strict=True)
+    ]
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
@@ -215,7 +173,9 @@ def cpu_ms(turns: Sequence[Turn]) -> float:
 
 def show(concurrency: int, turns: dict[str, list[Turn]]) -> None:
     """A table for people."""
-    print(f"\n{f'{concurrency} at a time':20} {'tok/s':>8} {'low':>8} {'high':>8} {'first ms':>9} {'to bare':>8} {'added ms':>9} {'CPU ms':>8}")
+    print(
+        f"\n{f'{concurrency} at a time':20} {'tok/s':>8} {'low':>8} {'high':>8} {'first ms':>9} {'to bare':>8} {'added ms':>9} {'CPU ms':>8}"
+    )
     speeds = {name: [turn.tokens_per_s for turn in some] for name, some in turns.items()}
     firsts = {name: [turn.first_ms for turn in some] for name, some in turns.items()}
     for name, some in speeds.items():

@@ -70,9 +70,7 @@ class StackSide:
         refs: Registered models to name at the start.
     """
 
-    def __init__(
-        self, port: int, overrides: Sequence[str], env: Mapping[str, str], refs: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, port: int, overrides: Sequence[str], env: Mapping[str, str], refs: Sequence[str] = ()) -> None:
         # Here is no event loop that a router could share.
         os.environ.update(env | {_SEPARATE: "1"})
         import ray.serve  # noqa: F401  # which reads the variables
