@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from luthier.serving.calls import tool_kwargs
 from luthier.serving.held import HeldAdapters
 from luthier.serving.metrics import AdapterLoads
 from luthier.serving.names import Refused
+from luthier.serving.pieces import gathered
 from luthier.serving.replies import not_servable
 from luthier.serving.shapes import shape_problem
 from luthier.serving.spec import EngineSpec
@@ -131,10 +133,15 @@ class FilesAreLocal(CallbackBase):
 
 
 class LocalServer(LLMServer):
-    """Ray's LLM server without its telemetry, which also costs the start of one more process that imports vLLM."""
+    """Ray's LLM server without its telemetry, which also costs the start of one more process that imports vLLM, and with
+    our way of gathering a stream's pieces.
+    """
 
     async def _start_engine(self) -> None:
         await self.engine.start()
+
+    def _batch_output_stream(self, generator: AsyncGenerator[Any]) -> AsyncGenerator[list[Any]]:
+        return gathered(generator)
 
 
 class LocalEngine(VLLMEngine):

@@ -1,0 +1,58 @@
+"""Endpoints that take turns: one is under load while the processes of the others are stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from harness.load import Ask, Turn, load
+from harness.serving import KEY, cpu_seconds, hold
+from harness.sides import Side
+from harness.workloads import ROOT
+
+
+def own_ports(number: int) -> dict[str, str]:
+    """Ports that Ray would take on every cluster alike."""
+    bases = {"HAPROXY_METRICS_PORT": 9110, "HAPROXY_STATS_PORT": 8410, "FALLBACK_PROXY_HTTP_PORT": 8510}
+    return {f"RAY_SERVE_{name}": str(base + number) for name, base in bases.items()}
+
+
+def finish(sides: dict[str, Side]) -> None:
+    """Take all down."""
+    for side in sides.values():
+        hold(side.process.pid, still=False)
+        if side.process.is_alive() and side.turns:
+            side.ask("end")
+        side.process.terminate()
+        side.process.join()
+
+
+def taken(side: Side, url: str, asks: Sequence[Ask], concurrency: int) -> Turn:
+    """One turn of a side that is stopped before and after it; what it has put off meanwhile is done first."""
+    hold(side.process.pid, still=False)
+    try:
+        time.sleep(1.5)
+        load(url, KEY, [Ask(asks[0].model, "Hello.", 4)], 1)
+        before = cpu_seconds(side.process.pid)
+        turn = load(url, KEY, asks, concurrency)
+        return replace(turn, cpu_s=cpu_seconds(side.process.pid) - before)
+    finally:
+        hold(side.process.pid, still=True)
+
+
+def texts() -> Iterator[str]:
+    """Prompts of a few dozen tokens, none twice."""
+    with (ROOT / "examples" / "debian-sections" / "train.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            yield f"Describe a Debian package that is summed up so: {json.loads(line)['text']}"
+
+
+def check(turns: dict[str, list[Turn]], tokens: int) -> None:
+    """Refuse to compare sides that did not do the same work."""
+    for name, some in turns.items():
+        counts = {answer.tokens for turn in some for answer in turn.answers}
+        if counts != {tokens}:
+            sys.exit(f"{name} gave answers of {counts} tokens instead of {tokens}")
