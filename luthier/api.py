@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from luthier import stages
 from luthier.adding import add as add
-from luthier.bases import other_bases
 from luthier.config import RunConfig, load_config
 from luthier.endpoints import serve as serve
 from luthier.errors import ConfigError
@@ -26,7 +25,7 @@ from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
     from luthier.judging import Judgement
-    from luthier.registry import ModelVersion, Registry
+    from luthier.registry import ModelVersion
     from luthier.sweep_schema import SweepResult
     from luthier.trainers.data_report import DataReport
     from luthier.trainers.fit import TrainResult

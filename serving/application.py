@@ -119,7 +119,7 @@ def engine_options(spec: EngineSpec, *, surge: bool = False) -> dict[str, Any]:
 
 def _placed(spec: EngineSpec) -> dict[str, Any]:
     """What a replica reserves, and the environment that it finds."""
-    environment = {"runtime_env": {"env_vars": _environment(spec)}}
+    environment = {"runtime_env": {"env_vars": engine_environment(spec)}}
     if spec.task == "classify":  # computed in the replica's own process
         reserved = {"num_cpus": spec.resources.get("CPU", 0.0), "num_gpus": spec.resources.get("GPU", 0.0)}
         return {"ray_actor_options": {**reserved, **environment}}
@@ -148,7 +148,8 @@ def _scale(settings: ServeConfig) -> dict[str, Any]:
     }
 
 
-def _environment(spec: EngineSpec) -> dict[str, str]:
+def engine_environment(spec: EngineSpec) -> dict[str, str]:
+    """Variables that an engine's processes find when they start."""
     settings = spec.serve
     common = {
         **UNCONFIGURED,

@@ -21,6 +21,7 @@ from luthier.serving.adapters import DAMAGED
 from luthier.serving.keys import ApiKey
 from luthier.serving.names import Names, Refused
 from luthier.serving.replies import Failure
+from luthier.serving.spec import base_name
 
 # A report is a file that someone registered: no script of it runs, and it counts as of no origin.
 _REPORT_HEADERS = {

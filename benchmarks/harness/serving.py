@@ -72,7 +72,7 @@ class StackSide:
 
     def __init__(self, port: int, overrides: Sequence[str], env: Mapping[str, str], refs: Sequence[str] = ()) -> None:
         # Here is no event loop that a router could share.
-        os.environ.update(env | {_SEPARATE: "1"})
+        os.environ.update({**env, _SEPARATE: "1"})
         import ray.serve  # noqa: F401  # which reads the variables
 
         del os.environ[_SEPARATE]
@@ -123,15 +123,16 @@ class BareSide:
 
     def __init__(self, port: int, overrides: Sequence[str], dtype: str, log: str, more: Sequence[str] = ()) -> None:
         from luthier.cluster.environment import apply_environment
+        from luthier.serving.application import engine_environment
         from luthier.serving.catalog import build_catalog
-        from luthier.serving.deploy import _environment
+        from luthier.serving.spec import Base
         from luthier.trainers.base_model import base_digest, prepare_base
 
         cfg = serve_config(port, *overrides)
         apply_environment(cfg)
         base_dir = prepare_base(cfg.model, offline=True)
-        (spec,) = build_catalog(cfg, base_dir, [], base_digest(base_dir)).engines
-        os.environ.update(_environment(spec))
+        (spec,) = build_catalog(cfg, [Base(cfg.model.model_name_or_path, base_dir, base_digest(base_dir))], []).engines
+        os.environ.update(engine_environment(spec))
         arguments = [*bare_arguments(spec, dtype), *more]
         began = time.monotonic()
         with Path(log).open("w") as file:

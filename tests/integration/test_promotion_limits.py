@@ -64,5 +64,5 @@ def test_a_slow_version_is_not_promoted_by_a_run_nor_by_hand_but_once_it_was_ser
     second = registry.served(version)
     assert second is not None and second != first
     figures = registry.history(cfg.name)[-1].figures
-    assert figures["first_token_s p95"] == second.first_token_s.p95
+    assert second.first_token_s is not None and figures["first_token_s p95"] == second.first_token_s.p95
     assert {"parity", "size_mb", "inter_token_ms p50", "macro_f1 tuned-base"} <= figures.keys()

@@ -78,7 +78,7 @@ def test_what_is_measured_before_the_alias_moves_is_kept_with_the_version(live: 
     good = measured(*live.answers)
     assert live.registry.served(version) == good
     assert (good.parity.different, good.concurrency, good.dtype, good.device) == (0, len(QUESTIONS), "float32", "cpu")
-    assert 0 < good.first_token_s.p50 <= good.first_token_s.p95
+    assert good.first_token_s is not None and 0 < good.first_token_s.p50 <= good.first_token_s.p95
     assert good.inter_token_ms is not None and good.inter_token_ms.p50 > 0
     with pytest.raises(ServingError, match="renders the prompt of q:0 to other tokens"):
         measured(replace(live.answers[0], prompt_token_ids=live.answers[1].prompt_token_ids))

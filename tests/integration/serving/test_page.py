@@ -19,7 +19,7 @@ from starlette.routing import Mount
 from luthier.config.serve import ServeConfig
 from luthier.serving.admission import Admission
 from luthier.serving.keys import ApiKey, KeyRing, digest_of
-from luthier.serving.names import Names
+from luthier.serving.names import Ability, Names
 from luthier.serving.replies import Failure, Part
 from luthier.serving.spec import Route
 from luthier.serving.web import make_app
@@ -85,7 +85,12 @@ def answer_of(live: Live, model: str, texts: list[str]) -> str:
     return str(reply.choices[0].message.content)
 
 
-BASE = Names({"left": "left", "right<b>": "right<b>"}, {"left": "left", "right<b>": "left"}, 512, 7)
+BASE = Names(
+    {"left": "left", "right<b>": "right<b>"},
+    {"left": "left", "right<b>": "left"},
+    {"left": Ability("generate", 512)},
+    7,
+)
 MARKUP = "<img src=x onerror=alert(1)> & <b>bold</b>"
 
 

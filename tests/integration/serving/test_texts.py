@@ -67,7 +67,7 @@ def classifier_artifact(directory: Path) -> Path:
     torch.manual_seed(0)
     model = new_classifier(directory / "body", ModelConfig(model_name_or_path="x"), torch.float32, LABELS)
     with torch.no_grad():
-        head_of(model).weight.mul_(20)
+        next(head_of(model).parameters()).mul_(20)
     artifact = directory / "artifact"
     model.save_pretrained(artifact / "model")
     tokenizer.save_pretrained(artifact / "tokenizer")

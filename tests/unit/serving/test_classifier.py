@@ -37,7 +37,7 @@ def artifact(request: pytest.FixtureRequest, base_model_dir: Path, tmp_path_fact
     torch.manual_seed(0)
     made = new_classifier(directory / "body", ModelConfig(model_name_or_path="x"), torch.float32, LABELS)
     with torch.no_grad():
-        head_of(made).weight.mul_(20 if request.param == "encoder" else 1)  # so that it tells texts apart
+        next(head_of(made).parameters()).mul_(20 if request.param == "encoder" else 1)  # so that it tells texts apart
     made.save_pretrained(directory / "model")
     AutoTokenizer.from_pretrained(source).save_pretrained(directory / "tokenizer")
     return directory

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from luthier.errors import ServingError
-from luthier.serving.deploy import engine_options
+from luthier.serving.application import engine_options
 from luthier.serving.kinds import longest_text, task_of
 from tests.unit.serving.shelf import Shelf
 

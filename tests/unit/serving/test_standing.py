@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from luthier.config.serve import ServeConfig
 from luthier.serving.admission import Admission
 from luthier.serving.keys import ApiKey, KeyRing, digest_of
-from luthier.serving.names import Names, Split
+from luthier.serving.names import Ability, Names, Split
 from luthier.serving.recent import Recent
 from luthier.serving.record import Record
 from luthier.serving.standing import Deployment, Standing
@@ -21,7 +21,7 @@ from tests.unit.serving.test_web import KEY, MASTER, echo
 NAMES = Names(
     {"demo": "demo@2", "demo@2": "demo@2", "demo@3": "demo@3", "other@1": "other@1", "base": "base"},
     {"demo@2": "base", "demo@3": "base", "other@1": "base", "base": "base"},
-    512,
+    {"base": Ability("generate", 512)},
     7,
     {"demo@1": "its rank is too large", "other@2": "its files are damaged"},
     {"demo@2": "l2"},

@@ -120,7 +120,7 @@ def test_the_openai_client_reads_the_answers_and_their_tokens_are_counted() -> N
             yield reply(model, tuple(scores), [list(scores.values())] * 2, 7)
 
         app = make_app(ServeConfig(), KeyRing(MASTER), lambda: NAMES, answer, Admission(8), observe=seen.append)
-        http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
+        http: Any = httpx.AsyncClient(transport=httpx.ASGITransport(app))
         async with openai.AsyncOpenAI(base_url="http://localhost/v1", api_key=KEY, http_client=http) as client:
             return await client.post("/classify", body={**SORT, "input": ["a", "b"]}, cast_to=object)
 

@@ -15,14 +15,16 @@ from luthier.config.serve import ServeConfig
 from luthier.registry import Registry
 from luthier.serving.admission import Admission
 from luthier.serving.keys import KeyRing, add_key
-from luthier.serving.names import Names
+from luthier.serving.names import Ability, Names
 from luthier.serving.web import make_app
 from tests.unit.artifacts import make_evaluation
 from tests.unit.serving.shelf import Shelf
 from tests.unit.serving.test_web import KEY, MASTER, echo
 
 REPORT = b"<!doctype html><script>alert(1)</script><p>good</p>"
-NAMES = Names({"demo@1": "demo@1"}, {"demo@1": "base"}, 512, 7, {"demo@2": "its rank is too large"})
+NAMES = Names(
+    {"demo@1": "demo@1"}, {"demo@1": "base"}, {"base": Ability("generate", 512)}, 7, {"demo@2": "its rank is too large"}
+)
 
 
 @pytest.fixture
