@@ -35,8 +35,8 @@ async def deployments(app_name: str, engines: Mapping[str, Any]) -> list[Deploym
         Deployment(
             name,
             engine_of.get(name, ""),
-            one.status.value,
-            {state.value: number for state, number in one.replica_states.items()},
+            _word(one.status),
+            {_word(state): number for state, number in one.replica_states.items()},
             adapters,
             one.message,
         )
@@ -59,3 +59,8 @@ async def _held(handle: Any) -> tuple[str, ...]:
 
 async def _none() -> tuple[str, ...]:
     return ()
+
+
+def _word(state: str) -> str:
+    """Ray Serve's word, which is an enumeration's member or plain text, depending on what has been serialised before."""
+    return str(getattr(state, "value", state))

@@ -17,6 +17,7 @@ from multiprocessing import forkserver
 from types import SimpleNamespace
 from typing import Any
 
+from luthier.serving.lora_on_cpu import mend
 from luthier.serving.vllm_log import open_vllm_log
 
 PRELOADED = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.llama")
@@ -55,4 +56,5 @@ def _run(environment: dict[str, str], target: Callable[..., None], kwargs: dict[
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.update(environment)
     open_vllm_log()
+    mend()
     target(**kwargs)

