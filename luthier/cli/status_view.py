@@ -57,9 +57,7 @@ def models_table(endpoint: Mapping[str, Any]) -> Table:
     shown = [one for one in endpoint["models"] if _is_shown(one)]
     table = _table(f"versions, last {_duration(endpoint['window_s'])}; p50 and p95 of the time to the first token")
     table.add_column("version", overflow="fold", min_width=_width(one["model"] for one in shown))
-    table.add_column(
-        "aliases", overflow="fold", min_width=_width(word for one in shown for word in _aliases(one).plain.split())
-    )
+    table.add_column("aliases", overflow="fold")
     for heading in ("requests", "failed", "tok/s", "p50", "p95"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=len("loaded"))
@@ -82,11 +80,10 @@ def models_table(endpoint: Mapping[str, Any]) -> Table:
 
 
 def _aliases(one: Mapping[str, Any]) -> Text:
-    """What else leads to a version, without its name; the bare name is ``default``."""
-    told = Text(", ".join(name.partition("@")[2] or "default" for name in one["names"]))
-    for weight in sorted(set(one["canary_of"].values())):
-        told.append(f"{', ' if told else ''}canary {weight:.0%}", "yellow")
-    return told
+    """What else leads to a version, without its name, each on a line; the bare name is ``default``."""
+    told = [Text(name.partition("@")[2] or "default") for name in one["names"]]
+    told += [Text(f"canary {weight:.0%}", "yellow") for weight in sorted(set(one["canary_of"].values()))]
+    return Text("\n").join(told)
 
 
 def _is_shown(one: Mapping[str, Any]) -> bool:

@@ -129,6 +129,8 @@ def live(ray_session: Any, base_model_dir: Path, tmp_path_factory: pytest.TempPa
         "serve.canary.min_requests": 3,
         "serve.canary.max_latency_ratio": 100,  # the test machine's own noise is no reason here
         "serve.request_log": directory / "requests.jsonl",
+        "serve.capture.path": directory / "captures",
+        "serve.capture.sample": 1.0,
         "serve.startup_timeout_s": 400,
     }
     cfg = load_config(ROOT / "configs" / "quickstart.yaml", [f"{key}={value}" for key, value in settings.items()])

