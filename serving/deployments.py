@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from luthier.serving.standing import Deployment
 
 logger = logging.getLogger("ray.serve")
 
 _ANSWER_S = 2.0
+
+# What is not known is not told: a busy cluster, a deployment without a replica, an application that is taken down.
+_NOT_TOLD = (TimeoutError, RayError, RayServeException, KeyError)
 
 
 async def deployments(app_name: str, engines: Mapping[str, Any]) -> list[Deployment]:
@@ -26,7 +31,7 @@ async def deployments(app_name: str, engines: Mapping[str, Any]) -> list[Deploym
     try:
         status = await asyncio.wait_for(asyncio.to_thread(serve.status), _ANSWER_S)
         found = status.applications[app_name].deployments
-    except Exception as error:  # Ray's errors have no common root; what is not known is not told
+    except _NOT_TOLD as error:
         logger.warning("Ray Serve does not tell the status of deployments: %s", type(error).__name__)
         return []
     engine_of = {handle.deployment_name: model for model, handle in engines.items()}
@@ -52,7 +57,7 @@ async def _held(handle: Any) -> tuple[str, ...]:
             .broadcast("held")
             .results_async(timeout_s=_ANSWER_S, return_exceptions=True)
         )
-    except TimeoutError:
+    except _NOT_TOLD:
         return ()
     return tuple(sorted({name for one in answers if isinstance(one, tuple) for name in one}))
 

@@ -48,9 +48,13 @@ def endpoint_status(url: str, key: str | None, how: str, *, trusted: bool = True
         ) from error
     if reply.status_code == 401:
         raise ConfigError(f"the endpoint at {base} does not know the API key that was given; give another with {how}.")
+    if reply.status_code >= 500:
+        raise ResourceError(
+            f"the endpoint at {base} failed to tell its status ({reply.status_code}); its log tells why."
+        )
     told = _json(reply)
     if reply.status_code != 200 or told.get("object") != "status":
-        raise ResourceError(f"{_foreign(base)} (status {reply.status_code})")
+        raise ResourceError(_foreign(base))
     return {"url": base, **told}
 
 
