@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.adapters import register_adapters
 from harness.load import Ask, Turn
-from harness.serving import MODEL, StackSide, family, free_port, hold
-from harness.sides import Side, paired_ratio, start_sides
-from harness.turns import check, finish, own_ports, taken, texts
+from harness.serving import MODEL, StackSide, family, free_port
+from harness.sides import Side, paired_ratio
+from harness.turns import bring_up, check, finish, own_ports, rounds, texts
 from harness.workloads import ROOT
 
 from luthier.config.serve import ServeConfig
@@ -88,16 +88,7 @@ def start(slots: list[int], overrides: list[str], directory: str) -> tuple[dict[
         name: (StackSide, (ports[name], some, own_ports(number)))
         for number, (name, some) in enumerate(settings.items())
     }
-    sides = start_sides(makes, preload=[])
-    try:
-        for name, side in sides.items():
-            side.ask("make")
-            side.turns.append(side.ask("turn"))
-            print(f"{name}: up after {side.turns[0]['deploy_s']:.1f} s", flush=True)
-            hold(side.process.pid, still=True)
-    except BaseException:
-        finish(sides)
-        raise
+    sides = bring_up(makes)
     return {name: f"http://127.0.0.1:{port}/v1" for name, port in ports.items()}, sides
 
 
@@ -109,20 +100,14 @@ def measure(
     prompts = texts()
     for number in (0, *options.adapters):
         names = {name: cycle([MODEL] if name == BASE or not number else refs[:number]) for name in sides}
-        turns: dict[str, list[Turn]] = {name: [] for name in sides}
-        for turn_number in range(1 + options.rounds):
-            # The first turn loads the adapters.
-            num_requests = options.requests if turn_number else max(CONCURRENCY, number)
+
+        def asks(one: int, number: int = number, names: dict[str, Any] = names) -> dict[str, list[Ask]]:
+            num_requests = options.requests if one else max(CONCURRENCY, number)  # the first round loads the adapters
             asked = list(islice(prompts, num_requests))
-            for name in list(sides)[:: 1 if turn_number % 2 else -1]:
-                models = list(islice(names[name], num_requests))
-                asks = [Ask(model, text, options.tokens) for model, text in zip(models, asked, strict=True)]
-                turn = taken(sides[name], urls[name], asks, CONCURRENCY)
-                if turn_number:
-                    turns[name].append(turn)
-            if turn_number:
-                told = [f"{name} {some[-1].tokens_per_s:6.1f} tok/s" for name, some in turns.items()]
-                print(f"{number:2} adapters, round {turn_number}: {'   '.join(told)}", flush=True)
+            return {name: [Ask(next(some), text, options.tokens) for text in asked] for name, some in names.items()}
+
+        print(f"{number} adapters:", flush=True)
+        turns = rounds(urls, sides, options.rounds, CONCURRENCY, asks, lambda turn: f"{turn.tokens_per_s:6.1f} tok/s")
         check(turns, options.tokens)
         show(number, turns)
         found[number] = turns

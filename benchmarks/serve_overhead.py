@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.load import Ask, Turn
 from harness.serving import MODEL, BareSide, StackSide, cpu_seconds, free_port, hold
-from harness.sides import Side, paired_difference, paired_ratio, start_sides
-from harness.turns import check, finish, own_ports, taken, texts
+from harness.sides import Side, paired_difference, paired_ratio
+from harness.turns import bring_up, check, finish, own_ports, rounds, texts
 from harness.workloads import ROOT
 
 REQUESTS = {1: 6, 4: 12, 16: 32}
@@ -101,24 +101,15 @@ def start(ways: Sequence[str], overrides: list[str], directory: Path) -> tuple[d
     makes: dict[str, Any] = {
         name: (StackSide, (ports[name], overrides, WAYS[name] | own_ports(number))) for number, name in enumerate(ways)
     }
-    sides = start_sides(makes, preload=[])
+    sides = bring_up(makes)
+    dtype = "bfloat16" if sides["ours"].turns[0]["bfloat16"] else "float32"
+    print(f"ours computes in {dtype}", flush=True)
     try:
-        for name, side in sides.items():
-            side.ask("make")
-            side.turns.append(side.ask("turn"))
-            print(f"{name} is up after {side.turns[0]['deploy_s']:.1f} s", flush=True)
-            hold(side.process.pid, still=True)
-        dtype = "bfloat16" if sides["ours"].turns[0]["bfloat16"] else "float32"
-        log = str(directory / "bare.log")
-        bare = start_sides({"bare": (BareSide, (ports["bare"], overrides, dtype, log))}, preload=[])["bare"]
-        sides["bare"] = bare
-        bare.ask("make")
-        bare.turns.append(bare.ask("turn"))
-        print(f"bare is up after {bare.turns[0]['deploy_s']:.1f} s, in {dtype}", flush=True)
-        hold(bare.process.pid, still=True)
+        bare = bring_up({"bare": (BareSide, (ports["bare"], overrides, dtype, str(directory / "bare.log")))})
     except BaseException:
         finish(sides)
         raise
+    sides |= bare
     return {name: f"http://127.0.0.1:{port}/v1" for name, port in ports.items()}, sides
 
 
@@ -140,22 +131,23 @@ def measure(urls: dict[str, str], sides: dict[str, Side], options: Any) -> dict[
     found: dict[int, dict[str, list[Turn]]] = {}
     prompts = texts()
     for concurrency in options.concurrency:
-        turns: dict[str, list[Turn]] = {name: [] for name in sides}
-        for number in range(1 + options.rounds):
-            # The first turn only warms up.
-            num_requests = REQUESTS[concurrency] if number else concurrency
-            asks = [Ask(MODEL, next(prompts), options.tokens) for _ in range(num_requests)]
-            for name in list(sides)[:: 1 if number % 2 else -1]:
-                turn = taken(sides[name], urls[name], asks, concurrency)
-                if number:
-                    turns[name].append(turn)
-            if number:
-                told = [f"{name} {t[-1].tokens_per_s:6.1f} tok/s {t[-1].first_ms:6.1f} ms" for name, t in turns.items()]
-                print(f"at {concurrency:2}, round {number}: {'   '.join(told)}", flush=True)
+
+        def asks(one: int, concurrency: int = concurrency) -> dict[str, list[Ask]]:
+            num_requests = REQUESTS[concurrency] if one else concurrency
+            asked = [Ask(MODEL, next(prompts), options.tokens) for _ in range(num_requests)]
+            return dict.fromkeys(sides, asked)
+
+        print(f"{concurrency} at a time:", flush=True)
+        turns = rounds(urls, sides, options.rounds, concurrency, asks, speed_and_first)
         found[concurrency] = turns
         check(turns, options.tokens)
         show(concurrency, turns)
     return found
+
+
+def speed_and_first(turn: Turn) -> str:
+    """A turn in a few words."""
+    return f"{turn.tokens_per_s:6.1f} tok/s {turn.first_ms:6.1f} ms"
 
 
 def same_texts(ours: Sequence[Turn], bare: Sequence[Turn]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import stages
+from luthier import live, stages
 from luthier.bases import other_bases
 from luthier.config import RunConfig
 from luthier.errors import ConfigError, RegistryError
@@ -52,13 +52,13 @@ def serve(
         others = _others(cfg, versions, base_model_dir, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("serve",))
-            endpoint = stages.go_live(cfg, base_model_dir, [one.ref for one in versions], view, others)
+            endpoint = live.go_live(cfg, base_model_dir, [one.ref for one in versions], view, others)
             try:
-                stages.warm_up(cfg, endpoint, view)
+                live.warm_up(cfg, endpoint, view)
                 if on_live is not None:
                     key = None if key_file is None else str(key_file)
                     on_live({"base_url": endpoint.base_url, "models": list(endpoint.models), "api_key_file": key})
-                stages.hold(view, stages.curl_line(cfg, endpoint, _first(versions, endpoint), key_file))
+                live.hold(view, live.curl_line(cfg, endpoint, _first(versions, endpoint), key_file))
             finally:
                 with view.stage("stop", "Stopping the endpoint when it has ended what it has begun"):
                     stop(endpoint)
@@ -95,8 +95,8 @@ def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None =
     others = _others(cfg, versions, base_model_dir, view)
     with start(cfg) as session:
         check_resources(cfg, session.resources, ("serve",))
-        endpoint = stages.roll_out(cfg, base_model_dir, [one.ref for one in versions], view, others)
-        stages.warm_up(cfg, endpoint, view)
+        endpoint = live.roll_out(cfg, base_model_dir, [one.ref for one in versions], view, others)
+        live.warm_up(cfg, endpoint, view)
     return {"base_url": endpoint.base_url, "models": list(endpoint.models)}
 
 
@@ -133,7 +133,7 @@ def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[Mod
         asked = refs or [f"{cfg.name}@{cfg.registry.alias}"]
         return list({version.ref: version for version in map(registry.resolve, asked)}.values()), None
     except RegistryError:
-        embedder = None if refs else stages.prepare_embedder(cfg, view)
+        embedder = None if refs else live.prepare_embedder(cfg, view)
         if embedder is None:
             raise
         return [], embedder

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from luthier.stored import Count, Stored
 
 OTHER = "(other)"
 """Column of the confusion matrix for answers that are no label."""
@@ -21,14 +23,8 @@ TEXT_METRICS = ("exact_match", "rouge_l")
 LOWER_IS_BETTER = frozenset({"perplexity"})
 """A gain in these is a negative difference."""
 
-Count = Annotated[int, Field(ge=0)]
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Interval(_Record):
+class Interval(Stored):
     """A figure and its bootstrap interval."""
 
     value: float
@@ -47,7 +43,7 @@ class Interval(_Record):
         return self
 
 
-class ClassScores(_Record):
+class ClassScores(Stored):
     """One label's figures."""
 
     precision: float
@@ -63,7 +59,7 @@ class ClassScores(_Record):
     """Rows that truly have this label."""
 
 
-class VariantScores(_Record):
+class VariantScores(Stored):
     """One variant's figures."""
 
     metrics: dict[str, Interval]
@@ -76,7 +72,7 @@ class VariantScores(_Record):
     """A row for each true label, a column for each answered one and a last one for :data:`OTHER`."""
 
 
-class TaskScores(_Record):
+class TaskScores(Stored):
     """The rows of one dataset among several, by themselves."""
 
     n: Annotated[int, Field(ge=1)]
@@ -86,7 +82,7 @@ class TaskScores(_Record):
     """By variant and metric. Class metrics are over the dataset's own labels."""
 
 
-class Evaluation(_Record):
+class Evaluation(Stored):
     """The test split, answered by several variants and scored on the same rows."""
 
     schema_version: Literal[1] = 1

@@ -60,9 +60,9 @@ class GateDecision(BaseModel):
         return {check.name: check.figure for check in self.checks if check.figure is not None}
 
     @property
-    def refusals(self) -> str:
-        """Why it did not pass, in one line."""
-        return "; ".join(f"{check.name}: {check.reason}" for check in self.checks if not check.passed)
+    def refusals(self) -> list[str]:
+        """Why it did not pass: the conditions that were not met, each with its reason."""
+        return [f"{check.name}: {check.reason}" for check in self.checks if not check.passed]
 
     def also(self, checks: Iterable[GateCheck]) -> GateDecision:
         """The decision with further conditions."""

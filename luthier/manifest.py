@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from luthier import __version__
 from luthier.config.objective import ObjectiveName
 from luthier.digests import atomic_write_text, sha256_bytes
 from luthier.errors import ConfigError, IntegrityError
 from luthier.safe_files import FileDigest, Sha256, digest_file, listing
+from luthier.stored import Stored
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -44,11 +45,7 @@ def _inside(name: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_inside)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class BaseModelRef(_Record):
+class BaseModelRef(Stored):
     """The model that was fine-tuned."""
 
     model_name_or_path: str
@@ -58,7 +55,7 @@ class BaseModelRef(_Record):
     """Digest over its weights, config and tokenizer."""
 
 
-class DataFingerprint(_Record):
+class DataFingerprint(Stored):
     """One data file that a split was read from."""
 
     path: str
@@ -66,7 +63,7 @@ class DataFingerprint(_Record):
     sha256: Sha256
 
 
-class Manifest(_Record):
+class Manifest(Stored):
     """The content of an artifact directory and where it came from."""
 
     schema_version: Literal[1] = 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luthier import stages
+from luthier import live
 from luthier.config import RunConfig
 from luthier.errors import ConfigError, GateRefused
 from luthier.preflight import check_port
@@ -18,8 +19,9 @@ from luthier.view import View
 if TYPE_CHECKING:
     from luthier.judging import Judgement
     from luthier.registry import ModelVersion
-    from luthier.served_schema import ParityCounts, Percentiles, ServedRecord
+    from luthier.served_schema import Percentiles, ServedRecord
     from luthier.serving import Endpoint, ParityReport, ScoreReport
+    from luthier.trainers.generate import Scored
 
 
 def compare_and_measure(
@@ -40,8 +42,9 @@ def compare_and_measure(
     """
     from luthier.registry import Registry
 
-    with view.stage("parity", f"Comparing {cfg.serve.parity_rows} served answers with the trainer's"):
-        report, record = (_asked if cfg.train.answers_prompts else _classified)(cfg, endpoint, version, judgement)
+    sample = judgement.scored["tuned"][: cfg.serve.parity_rows]
+    with view.stage("parity", f"Comparing {len(sample)} served answers with the trainer's"):
+        report, record = (_asked if cfg.train.answers_prompts else _classified)(cfg, endpoint, version, sample)
         view.note(report.summary())
         Registry(cfg.registry.uri, cfg.registry.alias).add_served(version, record)
         if cfg.gate.parity != "ignored":
@@ -50,32 +53,28 @@ def compare_and_measure(
 
 
 def _asked(
-    cfg: RunConfig, endpoint: Endpoint, version: ModelVersion, judgement: Judgement
+    cfg: RunConfig, endpoint: Endpoint, version: ModelVersion, sample: Sequence[Scored]
 ) -> tuple[ParityReport, ServedRecord]:
-    from luthier.served_schema import ParityCounts, Percentiles
-    from luthier.serving import ask, check_parity
+    from luthier.served_schema import Percentiles
+    from luthier.serving import check_parity, greet
 
-    answers = [one.answer for one in judgement.scored["tuned"][: cfg.serve.parity_rows]]
     key = os.environ[cfg.serve.api_key_env]
-    concurrency = min(cfg.serve.max_num_seqs, len(answers))
-    # What an engine does once, at its first request, is no user's wait.
-    ask(endpoint, version.ref, [{"role": "user", "content": "Hello"}], key, 1)
+    concurrency = min(cfg.serve.max_num_seqs, len(sample))
+    greet(endpoint, version.ref, key)  # what an engine does once, at its first request, is no user's wait
     report = check_parity(
-        endpoint, version.ref, answers, tolerance=cfg.serve.parity_tolerance, api_key=key, concurrency=concurrency
-    )
-    counts = ParityCounts(
-        same=report.count("same"),
-        near_tie=report.count("near-tie"),
-        mismatch=report.count("mismatch"),
-        other_prompt=report.count("other-prompt"),
-        tolerance=report.tolerance,
+        endpoint,
+        version.ref,
+        [one.answer for one in sample],
+        tolerance=cfg.serve.parity_tolerance,
+        api_key=key,
+        concurrency=concurrency,
     )
     gaps_ms = [row.inter_token_ms for row in report.rows if row.inter_token_ms is not None]
     return report, _record(
         cfg,
         endpoint,
         version,
-        counts,
+        report,
         first_token_s=Percentiles.of([row.first_token_s for row in report.rows]),
         inter_token_ms=Percentiles.of(gaps_ms) if gaps_ms else None,
         concurrency=concurrency,
@@ -83,29 +82,20 @@ def _asked(
 
 
 def _classified(
-    cfg: RunConfig, endpoint: Endpoint, version: ModelVersion, judgement: Judgement
+    cfg: RunConfig, endpoint: Endpoint, version: ModelVersion, sample: Sequence[Scored]
 ) -> tuple[ScoreReport, ServedRecord]:
-    from luthier.served_schema import ParityCounts
     from luthier.serving import check_scores
 
-    scored = judgement.scored["tuned"][: cfg.serve.parity_rows]
     report = check_scores(
         endpoint,
         version.ref,
-        [one.classified for one in scored if one.classified is not None],
+        [one.classified for one in sample if one.classified is not None],
         max_length=min(cfg.data.max_length, cfg.serve.max_model_len),
         tolerance=cfg.serve.parity_tolerance,
         api_key=os.environ[cfg.serve.api_key_env],
         concurrency=cfg.serve.max_num_seqs,
     )
-    counts = ParityCounts(
-        same=report.count("same"),
-        near_tie=report.count("near-tie"),
-        mismatch=report.count("mismatch"),
-        other_prompt=0,
-        tolerance=report.tolerance,
-    )
-    return report, _record(cfg, endpoint, version, counts, concurrency=cfg.serve.max_num_seqs)
+    return report, _record(cfg, endpoint, version, report, concurrency=cfg.serve.max_num_seqs)
 
 
 def put_before_gate(
@@ -126,7 +116,7 @@ def require_passed(version: ModelVersion, judgement: Judgement) -> None:
     """
     if not judgement.decision.passed:
         raise GateRefused(
-            f"the gate refused {version.ref}: {judgement.decision.refusals} It stays registered, without the alias; give "
+            f"the gate refused {version.ref}: {'; '.join(judgement.decision.refusals)} It stays registered, without the alias; give "
             f"the endpoint more (serve.*) and run luthier evaluate {version.ref} --serve --promote, or change gate.*"
         )
 
@@ -156,7 +146,7 @@ def serve_once(cfg: RunConfig, base_model_dir: Path, version: ModelVersion, judg
     from luthier.serving import stop
 
     with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory):
-        endpoint = stages.go_live(cfg, base_model_dir, [version.ref], view)
+        endpoint = live.go_live(cfg, base_model_dir, [version.ref], view)
         try:
             compare_and_measure(cfg, endpoint, version, judgement, view)
         finally:
@@ -168,18 +158,25 @@ def _record(
     cfg: RunConfig,
     endpoint: Endpoint,
     version: ModelVersion,
-    parity: ParityCounts,
+    report: ParityReport | ScoreReport,
     *,
     first_token_s: Percentiles | None = None,
     inter_token_ms: Percentiles | None = None,
     concurrency: int,
 ) -> ServedRecord:
     from luthier.registry import system_user
-    from luthier.served_schema import ServedRecord
+    from luthier.served_schema import ParityCounts, ServedRecord
 
+    told = report.as_dict()
     return ServedRecord(
         manifest_sha256=version.registration.manifest_sha256,
-        parity=parity,
+        parity=ParityCounts(
+            same=told["same"],
+            near_tie=told["near-tie"],
+            mismatch=told["mismatch"],
+            other_prompt=told.get("other-prompt", 0),
+            tolerance=report.tolerance,
+        ),
         first_token_s=first_token_s,
         inter_token_ms=inter_token_ms,
         concurrency=concurrency,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier import stages
+from luthier import live, stages
 from luthier.config import RunConfig
 from luthier.errors import GateRefused
 from luthier.judging import judge
@@ -110,14 +110,14 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
         stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)
         run.view.note(f"a model of train.objective: {cfg.train.objective} is no chat model, so the run ends here")
         return
-    endpoint = stages.go_live(cfg, base_model_dir, [version.ref], run.view)
+    endpoint = live.go_live(cfg, base_model_dir, [version.ref], run.view)
     try:
         parity, record = compare_and_measure(cfg, endpoint, version, judgement, run.view)
         run.parity = parity.as_dict()
         judgement = run.judgement = put_before_gate(cfg, version, judgement, record)
         require_passed(version, judgement)
         stages.promote(cfg, version, run.incumbent, judgement.decision, run.view)
-        answer = stages.ask_once(cfg, endpoint, version, judgement, run.view)
+        answer = live.ask_once(cfg, endpoint, version, judgement, run.view)
         run.endpoint = {
             "base_url": endpoint.base_url,
             "models": list(endpoint.models),
@@ -125,7 +125,7 @@ def _judge_and_serve(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path, r
             **answer,
         }
         if run.keep:
-            stages.hold(run.view, stages.curl_line(cfg, endpoint, cfg.name, run.key_file))
+            live.hold(run.view, live.curl_line(cfg, endpoint, cfg.name, run.key_file))
     finally:
         with run.view.stage("stop", "Stopping the endpoint"):
             stop(endpoint)

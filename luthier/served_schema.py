@@ -6,20 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from luthier.precision import Dtype
 from luthier.safe_files import Sha256
+from luthier.stored import Count, Stored
 
-Count = Annotated[int, Field(ge=0)]
 Nonnegative = Annotated[float, Field(ge=0.0)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class ParityCounts(_Record):
+class ParityCounts(Stored):
     """How the endpoint's answers compared with the trainer's."""
 
     same: Count
@@ -48,7 +44,7 @@ class ParityCounts(_Record):
         return self.same + self.near_tie + self.different
 
 
-class Percentiles(_Record):
+class Percentiles(Stored):
     """Of one figure over all answers; the nearest that was measured."""
 
     p50: Nonnegative
@@ -61,7 +57,7 @@ class Percentiles(_Record):
         return cls(**{f"p{share}": ordered[math.ceil(share * len(ordered) / 100) - 1] for share in (50, 95)})
 
 
-class ServedRecord(_Record):
+class ServedRecord(Stored):
     """One measurement."""
 
     schema_version: Literal[1] = 1

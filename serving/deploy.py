@@ -56,9 +56,7 @@ def deploy(
             in time; the message holds its own reason.
     """
     master = _master_key(cfg.serve)
-    bases = [Base(cfg.model.model_name_or_path, base_model_dir, base_digest), *other_bases]
-    catalog = build_catalog(cfg, bases, refs)
-    require_room(catalog.engines)
+    catalog = _catalog(cfg, Base(cfg.model.model_name_or_path, base_model_dir, base_digest), other_bases, refs)
     prefix, started = open_serve(cfg.serve)
     front = _front(cfg, catalog, prefix, started_serve=started)
     try:
@@ -90,9 +88,7 @@ def roll_out(
     """
     former, former_master = _deployed()
     master = _master_key(cfg.serve)
-    bases = [Base(cfg.model.model_name_or_path, base_model_dir, base_digest), *other_bases]
-    catalog = build_catalog(cfg, bases, refs)
-    require_room(catalog.engines)
+    catalog = _catalog(cfg, Base(cfg.model.model_name_or_path, base_model_dir, base_digest), other_bases, refs)
     if (cfg.serve.host, cfg.serve.port) != (former.serve.host, former.serve.port):
         raise ConfigError(
             f"serve.host, serve.port: the endpoint listens on {former.serve.host}:{former.serve.port}, which a running "
@@ -184,6 +180,13 @@ def _master_key(settings: ServeConfig) -> ApiKey:
     return master
 
 
+def _catalog(cfg: RunConfig, base: Base, others: Sequence[Base], refs: Sequence[str]) -> Catalog:
+    """What is to be served, if the cluster can hold it."""
+    catalog = build_catalog(cfg, [base, *others], refs)
+    require_room(catalog.engines)
+    return catalog
+
+
 def _front(cfg: RunConfig, catalog: Catalog, prefix: str, *, started_serve: bool) -> Front:
     # Replicas may run in another working directory.
     places = {
@@ -196,7 +199,6 @@ def _front(cfg: RunConfig, catalog: Catalog, prefix: str, *, started_serve: bool
         registry_uri=Registry(cfg.registry.uri).location,
         default_alias=cfg.registry.alias,
         created_s=int(time.time()),
-        capacity=settings.max_num_seqs * settings.max_replicas * len(catalog.engines) + settings.max_queued_requests,
         root=prefix.rstrip("/"),
         started_serve=started_serve,
     )

@@ -19,7 +19,6 @@ class Front:
         registry_uri: Where further versions and aliases are found.
         default_alias: Alias that a bare name stands for.
         created_s: When the endpoint was started, in seconds since 1970.
-        capacity: Requests that are answered or wait at a time.
         root: Path below which the endpoint lies, without a slash at the end.
         started_serve: Whether Ray Serve was started for the endpoint, and ends with it.
     """
@@ -29,9 +28,18 @@ class Front:
     registry_uri: str
     default_alias: str
     created_s: int
-    capacity: int
     root: str
     started_serve: bool
+
+    @property
+    def decoding(self) -> int:
+        """Requests that all engines together decode at a time."""
+        return self.serve.max_num_seqs * self.serve.max_replicas * len(self.catalog.engines)
+
+    @property
+    def capacity(self) -> int:
+        """Requests that are answered or wait at a time."""
+        return self.decoding + self.serve.max_queued_requests
 
     def watch(self) -> Watch:
         """What tells the endpoint's names."""

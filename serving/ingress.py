@@ -82,13 +82,12 @@ class Ingress:
 
     def _standing(self) -> Standing:
         app_name = serve.get_replica_context().app_name
-        settings = self._front.serve
         return Standing(
             lambda: self._names,
             self._recent,
             self._admission,
             lambda: deployments(app_name, self._engines),
-            settings.max_num_seqs * settings.max_replicas * len(self._engines),
+            self._front.decoding,
         )
 
     def _observe(self, record: Record) -> None:

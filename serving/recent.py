@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from luthier.served_schema import Percentiles
 from luthier.serving.record import Record
 
 WINDOW_S = 300.0
@@ -95,18 +95,14 @@ NONE = Figures(0, 0, 0.0, 0.0, 0.0, None, None)
 
 
 def _figures(ended: Sequence[_Ended], window_s: float) -> Figures:
-    ttft_s = sorted(one.ttft_s for one in ended if one.ttft_s is not None)
+    streamed = [one.ttft_s for one in ended if one.ttft_s is not None]
+    ttft_s = Percentiles.of(streamed) if streamed else None
     return Figures(
         requests=len(ended),
         failed=sum(one.failed for one in ended),
         requests_per_s=len(ended) / window_s,
         prompt_tokens_per_s=sum(one.prompt_tokens for one in ended) / window_s,
         tokens_per_s=sum(one.completion_tokens for one in ended) / window_s,
-        ttft_p50_s=_percentile(ttft_s, 0.5),
-        ttft_p95_s=_percentile(ttft_s, 0.95),
+        ttft_p50_s=ttft_s.p50 if ttft_s else None,
+        ttft_p95_s=ttft_s.p95 if ttft_s else None,
     )
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float | None:
-    """The smallest value that at least a share of them do not exceed."""
-    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None

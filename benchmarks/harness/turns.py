@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from harness.load import Ask, Turn, load
 from harness.serving import KEY, cpu_seconds, hold
-from harness.sides import Side
+from harness.sides import Side, start_sides
 from harness.workloads import ROOT
 
 
@@ -18,6 +19,21 @@ def own_ports(number: int) -> dict[str, str]:
     """Ports that Ray would take on every cluster alike."""
     bases = {"HAPROXY_METRICS_PORT": 9110, "HAPROXY_STATS_PORT": 8410, "FALLBACK_PROXY_HTTP_PORT": 8510}
     return {f"RAY_SERVE_{name}": str(base + number) for name, base in bases.items()}
+
+
+def bring_up(makes: Mapping[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, Side]:
+    """Start one after the other, and stop the processes of each until its first turn."""
+    sides = start_sides(dict(makes), preload=[])
+    try:
+        for name, side in sides.items():
+            side.ask("make")
+            side.turns.append(side.ask("turn"))
+            print(f"{name}: up after {side.turns[0]['deploy_s']:.1f} s", flush=True)
+            hold(side.process.pid, still=True)
+    except BaseException:
+        finish(sides)
+        raise
+    return sides
 
 
 def finish(sides: dict[str, Side]) -> None:
@@ -41,6 +57,37 @@ def taken(side: Side, url: str, asks: Sequence[Ask], concurrency: int) -> Turn:
         return replace(turn, cpu_s=cpu_seconds(side.process.pid) - before)
     finally:
         hold(side.process.pid, still=True)
+
+
+def rounds(
+    urls: Mapping[str, str],
+    sides: Mapping[str, Side],
+    number: int,
+    concurrency: int,
+    asks: Callable[[int], Mapping[str, Sequence[Ask]]],
+    told: Callable[[Turn], str],
+) -> dict[str, list[Turn]]:
+    """Turns of each side, in the order A B, B A, and so on.
+
+    Args:
+        urls: Where each side listens.
+        sides: All of them.
+        number: Rounds that are kept; one before them only warms up.
+        concurrency: Requests at a time.
+        asks: Tells what each side is asked in a round, 0 the one that warms up.
+        told: What is printed of a turn.
+    """
+    turns: dict[str, list[Turn]] = {name: [] for name in sides}
+    for one in range(1 + number):
+        asked = asks(one)
+        for name in list(sides)[:: 1 if one % 2 else -1]:
+            turn = taken(sides[name], urls[name], asked[name], concurrency)
+            if one:
+                turns[name].append(turn)
+        if one:
+            seen = "   ".join(f"{name} {told(some[-1])}" for name, some in turns.items())
+            print(f"round {one}: {seen}", flush=True)
+    return turns
 
 
 def texts() -> Iterator[str]:

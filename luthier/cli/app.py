@@ -120,7 +120,7 @@ def evaluate(
     judgement = judge(found, view(as_json=as_json), serve=serve, promote=promote)
     facts = judgement.evaluation.model_dump(mode="json")
     passed = judgement.decision.passed
-    refused = [f"{check.name}: {check.reason}" for check in judgement.decision.checks if not check.passed]
+    refused = judgement.decision.refusals
     facts |= {"gate_passed": passed, "gate_refused_by": refused, "output": str(found.output)}
     emit(facts, as_json=as_json, text="gate passed" if passed else "gate refused\n" + "\n".join(refused))
     if not passed:

@@ -193,10 +193,8 @@ class Registry:
             RegistryError: There is no such version, or it was registered without one.
             IntegrityError: It was changed.
         """
-        version = self.resolve(ref)
-        if version.registration.evaluation_sha256 is None:
-            raise RegistryError(f"{version.ref} was registered without an evaluation; evaluate it first.")
-        evaluation: dict[str, Any] = json.loads(self._companion(version, EVALUATION_NAME))
+        lack = "an evaluation; evaluate it first."
+        evaluation: dict[str, Any] = json.loads(self._companion(ref, EVALUATION_NAME, lack))
         return evaluation
 
     def get_report(self, ref: str) -> bytes:
@@ -206,10 +204,7 @@ class Registry:
             RegistryError: There is no such version, or it was registered without one.
             IntegrityError: It was changed.
         """
-        version = self.resolve(ref)
-        if version.registration.report_sha256 is None:
-            raise RegistryError(f"{version.ref} was registered without a report.")
-        return self._companion(version, REPORT_NAME)
+        return self._companion(ref, REPORT_NAME, "a report.")
 
     def add_served(self, version: ModelVersion, record: ServedRecord) -> None:
         """Keep what was measured of a version where it was served.
@@ -419,9 +414,11 @@ class Registry:
         """
         return AliasLog(self._store, check_name(name)).records()
 
-    def _companion(self, version: ModelVersion, file: str) -> bytes:
-        key = f"{version_key(version.name, version.version)}/{file}"
-        return self._read_checked(key, version.registration.companions[file], REGISTRATION_NAME)
+    def _companion(self, ref: str, file: str, lack: str) -> bytes:
+        version = self.resolve(ref)
+        if (sha256 := version.registration.companions.get(file)) is None:
+            raise RegistryError(f"{version.ref} was registered without {lack}")
+        return self._read_checked(f"{version_key(version.name, version.version)}/{file}", sha256, REGISTRATION_NAME)
 
     def _read_checked(self, key: str, sha256: str, told_by: str) -> bytes:
         try:

@@ -23,6 +23,7 @@ TOP = {
     "pipeline",
     "stages",
     "judging",
+    "live",
     "measuring",
     "preflight",
     "reporting",
