@@ -95,7 +95,7 @@ def roll_out(
             "one can't change; set them to that, or stop it first (luthier serve --down)."
         )
     front = _front(cfg, catalog, former.root or "/", started_serve=former.started_serve)
-    surge = has_room_beside(catalog.engines)
+    surge = has_room_beside(catalog.engines, _running(former))
     try:
         return _run(front, master, surge=surge)
     except ServingError as error:
@@ -144,6 +144,15 @@ def _endpoint(front: Front) -> Endpoint:
     names = front.watch().look()
     tasks = {name: names.task_of(names.canonical[name]) for name in sorted(names.canonical)}
     return Endpoint(url, tasks, dtype, front)
+
+
+def _running(front: Front) -> dict[str, int]:
+    """Replicas of each engine that run, by model id."""
+    from ray import serve
+
+    deployments = serve.status().applications[APP_NAME].deployments
+    states = {one.model_id: deployments[engine_name(one.model_id)].replica_states for one in front.catalog.engines}
+    return {model_id: int(of_engine.get("RUNNING", 0)) for model_id, of_engine in states.items()}
 
 
 def _deployed() -> tuple[Front, ApiKey]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from luthier.errors import ResourceError
 from luthier.serving.spec import EngineSpec
@@ -30,9 +30,27 @@ def require_room(engines: Sequence[EngineSpec]) -> None:
             )
 
 
-def has_room_beside(engines: Sequence[EngineSpec]) -> bool:
-    """Whether one replica of each kind would find room beside all that runs now."""
+def has_room_beside(engines: Sequence[EngineSpec], running: Mapping[str, int]) -> bool:
+    """Whether engines can be replaced by others that start first.
+
+    Ray Serve stops an old replica only when more run than there are to be, so what is missing of these must find room, and
+    one more; else both sides would wait for each other.
+
+    Args:
+        engines: As they are to be.
+        running: Replicas that run now, by model id.
+    """
     import ray
 
-    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    return all(amount <= free.get(key, 0.0) for spec in engines for key, amount in spec.resources.items())
+    return fits_beside(ray.available_resources(), engines, running)  # type: ignore[no-untyped-call]
+
+
+def fits_beside(free: Mapping[str, float], engines: Sequence[EngineSpec], running: Mapping[str, int]) -> bool:
+    """The same, of resources that are free."""
+    for key in {key for spec in engines for key in spec.resources}:
+        missing = [max(0, spec.serve.first_replicas - running.get(spec.model_id, 0)) for spec in engines]
+        each = [spec.resources.get(key, 0.0) for spec in engines]
+        needed = sum(number * amount for number, amount in zip(missing, each, strict=True)) + max(each)
+        if needed > free.get(key, 0.0):
+            return False
+    return True

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psutil
 import pytest
 import ray
 
@@ -19,6 +20,14 @@ pytestmark = pytest.mark.slow
 
 HEADERS = {"authorization": f"Bearer {KEY}"}
 LONG = {"model": MODEL, "messages": [{"role": "user", "content": "a"}], "max_tokens": 450, "ignore_eos": True}
+
+
+def computes(process: int) -> bool:
+    """Whether a replica's engine is at work."""
+    engine = psutil.Process(process).children(recursive=True)
+    before = sum(sum(one.cpu_times()[:2]) for one in engine)
+    time.sleep(0.3)
+    return sum(sum(one.cpu_times()[:2]) for one in engine) - before > 0.1
 
 
 def test_clients_that_leave_free_their_places_at_once(harmed: Harmed) -> None:
@@ -57,8 +66,10 @@ def test_a_killed_replica_harms_its_own_requests_alone(harmed: Harmed) -> None:
     harmed.roll_out(num_replicas=2)
     with harmed.load(concurrency=4, max_tokens=60) as ledger:
         time.sleep(3)
+        process = replica_processes(f"engine-{MODEL}")[0]
+        wait_for(lambda: computes(process), 60)  # it may have been given none of the first requests
         killed = time.monotonic()
-        os.kill(replica_processes(f"engine-{MODEL}")[0], signal.SIGKILL)
+        os.kill(process, signal.SIGKILL)
         time.sleep(5)
         after = time.monotonic()
         time.sleep(5)
