@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import nullcontext
 from functools import partial
@@ -158,6 +159,7 @@ class LocalEngine(VLLMEngine):
     def __init__(self, config: LLMConfig, held: HeldAdapters) -> None:
         super().__init__(config)
         self.held = held
+        self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def _prepare_engine_config(self, callback_ctx: Any) -> Any:
         arguments, frontend, config = super()._prepare_engine_config(callback_ctx)
@@ -167,13 +169,14 @@ class LocalEngine(VLLMEngine):
         return arguments, frontend, config
 
     async def resolve_lora(self, disk_lora_model: DiskMultiplexConfig) -> None:
-        """Load an adapter.
+        """Load an adapter, once for all requests that wait for it: vLLM refuses one that it has loaded meanwhile.
 
         Raises:
             Refused: vLLM can't.
         """
         try:
-            await super().resolve_lora(disk_lora_model)
+            async with self._loading[disk_lora_model.model_id]:
+                await super().resolve_lora(disk_lora_model)
         except ValueError as error:
             self.held.refused(disk_lora_model.model_id)
             logger.exception("vLLM can't load %s", disk_lora_model.model_id)

