@@ -17,7 +17,7 @@ from multiprocessing import forkserver
 from types import SimpleNamespace
 from typing import Any
 
-from luthier.serving.lora_on_cpu import mend
+from luthier.serving.lora_on_cpu import use_row_products
 from luthier.serving.vllm_log import open_vllm_log
 
 PRELOADED = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.llama")
@@ -56,5 +56,5 @@ def _run(environment: dict[str, str], target: Callable[..., None], kwargs: dict[
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.update(environment)
     open_vllm_log()
-    mend()
+    use_row_products()
     target(**kwargs)
