@@ -40,7 +40,7 @@ logger = logging.getLogger("ray.serve")
 
 
 async def start(spec: EngineSpec, dtype: Dtype, *, shows_tools: bool) -> LLMServer:
-    """A started engine that holds its first ``serve.max_loras`` adapters; others are loaded when asked for.
+    """A started engine that holds its first adapters, ``serve.max_cpu_loras`` of them; others are loaded when asked for.
 
     Args:
         spec: What it serves.
@@ -51,13 +51,13 @@ async def start(spec: EngineSpec, dtype: Dtype, *, shows_tools: bool) -> LLMServ
         ValueError: vLLM can't load the model or an adapter, or has no such parser of tool calls.
     """
     config = llm_config(spec, dtype, shows_tools=shows_tools)
-    held = HeldAdapters(spec.serve.max_loras, AdapterLoads().count)
+    held = HeldAdapters(spec.serve.held_loras, AdapterLoads().count)
     adapters = RegisteredAdapters(spec, held)
     server = LocalServer.sync_init(
         config, engine_cls=partial(LocalEngine, held=held), model_downloader=lambda **options: adapters
     )
     await server.start()
-    for name in list(spec.adapters)[: spec.serve.max_loras]:
+    for name in list(spec.adapters)[: spec.serve.held_loras]:
         await server.engine.resolve_lora(await adapters.load_model_from_config(name, config))
     return server
 
@@ -76,7 +76,7 @@ def llm_config(spec: EngineSpec, dtype: Dtype, *, shows_tools: bool = False) -> 
     return LLMConfig(
         model_loading_config={"model_id": spec.model_id, "model_source": spec.model_dir},
         engine_kwargs=engine_kwargs(spec, dtype, shows_tools=shows_tools),
-        lora_config={"max_num_adapters_per_replica": spec.serve.max_loras} if spec.max_rank else None,
+        lora_config={"max_num_adapters_per_replica": spec.serve.held_loras} if spec.max_rank else None,
         placement_group_config={"bundle_per_worker": spec.resources, "strategy": "PACK"},
         callback_config={"callback_class": FilesAreLocal},
         log_engine_metrics=False,
@@ -101,7 +101,12 @@ def engine_kwargs(spec: EngineSpec, dtype: Dtype, *, shows_tools: bool = False) 
     if spec.max_rank:
         # vLLM pads every adapter to the largest rank.
         slots = serve.max_loras if spec.source else min(serve.max_loras, len(spec.adapters))
-        kwargs |= {"enable_lora": True, "max_loras": slots, "max_lora_rank": rank_step(spec.max_rank)}
+        kwargs |= {
+            "enable_lora": True,
+            "max_loras": slots,
+            "max_cpu_loras": serve.held_loras,
+            "max_lora_rank": rank_step(spec.max_rank),
+        }
     if spec.task == "embed":
         kwargs |= {"runner": "pooling"}
     if shows_tools:

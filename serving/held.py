@@ -9,12 +9,12 @@ class HeldAdapters:
     """Follows an engine's adapters: it holds those that were used last.
 
     Args:
-        slots: Adapters that it computes with at a time.
+        most: Adapters that it holds.
         count: Told of each load: the adapter, and whether the engine took it.
     """
 
-    def __init__(self, slots: int, count: Callable[[str, bool], None]) -> None:
-        self._slots = slots
+    def __init__(self, most: int, count: Callable[[str, bool], None]) -> None:
+        self._most = most
         self._count = count
         self._loads: dict[str, int] = {}
 
@@ -37,5 +37,5 @@ class HeldAdapters:
         if self._loads.pop(name, None) != load:
             self._count(name, True)
         self._loads[name] = load
-        for oldest in list(self._loads)[: -self._slots]:
+        for oldest in list(self._loads)[: -self._most]:
             del self._loads[oldest]

@@ -96,10 +96,15 @@ class Stack:
             inputs = inputs.to(matrices.dtype)
         return inputs @ matrices.to(inputs.dtype).T
 
-    def expand(self, hidden: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        """What :meth:`shrink` gave times the second matrices of the same slots, summed: (rows, out)."""
-        matrices = self._second[start:stop, 0].transpose(1, 2).flatten(0, 1)
-        return hidden @ matrices.to(hidden.dtype)
+    def expand_into(self, output: torch.Tensor, hidden: torch.Tensor, start: int, stop: int) -> None:
+        """Add what :meth:`shrink` gave times the second matrices of the same slots, summed: (rows, out)."""
+        matrices = self._second[start:stop, 0].transpose(1, 2).flatten(0, 1).to(hidden.dtype)
+        common = min(output.shape[1], matrices.shape[1])  # either may be padded
+        output, matrices = output[:, :common], matrices[:, :common]
+        if output.dtype == hidden.dtype:
+            output.addmm_(hidden, matrices)
+        else:
+            output += hidden @ matrices
 
 
 def add_products(output: torch.Tensor, rows: Rows, inputs: torch.Tensor, stack: Stack) -> None:
@@ -118,12 +123,11 @@ def add_products(output: torch.Tensor, rows: Rows, inputs: torch.Tensor, stack: 
     if _together(rows, top):
         hidden = stack.shrink(inputs, 0, top)
         hidden *= rows.mask(top, stack.rank, hidden.dtype)
-        _add(output, stack.expand(hidden, 0, top))
+        stack.expand_into(output, hidden, 0, top)
         return
     for slot, run in rows.runs:
         if slot in slots:
-            hidden = stack.shrink(inputs[run], slot, slot + 1)
-            _add(output[run], stack.expand(hidden, slot, slot + 1))
+            stack.expand_into(output[run], stack.shrink(inputs[run], slot, slot + 1), slot, slot + 1)
 
 
 def add_expanded(output: torch.Tensor, rows: Rows, hidden: torch.Tensor, stack: Stack) -> None:
@@ -131,14 +135,10 @@ def add_expanded(output: torch.Tensor, rows: Rows, hidden: torch.Tensor, stack: 
     slots = stack.filled(rows.present)
     for slot, run in rows.runs:
         if slot in slots:
-            _add(output[run], stack.expand(hidden[run], slot, slot + 1))
+            stack.expand_into(output[run], hidden[run], slot, slot + 1)
 
 
 def _together(rows: Rows, top: int) -> bool:
     """Whether all rows with all slots below ``top`` take less time than the rows of one after the other."""
     return len(rows.runs) > 1 and len(rows.slots) * top < _ROWS_FOR_A_STEP * len(rows.runs)
 
-
-def _add(output: torch.Tensor, product: torch.Tensor) -> None:
-    common = min(output.shape[1], product.shape[1])  # either may be padded
-    output[:, :common] += product[:, :common]

@@ -136,8 +136,13 @@ class ServeConfig(Config):
     refresh_s: Annotated[float, Field(gt=0.0, le=60.0)] = 0.3
     """How often the endpoint looks for new versions and moved aliases."""
 
-    max_loras: Annotated[int, Field(ge=1)] = 4
-    """Adapters that the engine computes with at a time; the one used longest ago makes room for another."""
+    max_loras: Annotated[int, Field(ge=1)] = 16
+    """Adapters that the engine computes with at a time; requests for a further one wait until one of these is done. Each
+    takes an adapter's memory, padded to the largest rank, on the engine's device, whether it is used or not."""
+
+    max_cpu_loras: Annotated[int, Field(ge=1)] = 64
+    """Adapters that an engine keeps in main memory, at least ``max_loras``; the one used longest ago makes room, and is
+    fetched from the registry when it is asked for again."""
 
     max_lora_rank: Annotated[int, Field(ge=1, le=512)] = 64
     """Largest rank of an adapter that can be served; the engine is sized for the largest that is registered when it
@@ -180,6 +185,11 @@ class ServeConfig(Config):
         if isinstance(value, tuple) and not 0 <= value[0] <= value[1] > 0:
             raise ValueError(f"[{value[0]}, {value[1]}] must be [fewest, most], the most 1 or more")
         return value
+
+    @property
+    def held_loras(self) -> int:
+        """Adapters that an engine holds, computed with or not."""
+        return max(self.max_loras, self.max_cpu_loras)
 
     @property
     def min_replicas(self) -> int:

@@ -126,6 +126,7 @@ def live(ray_session: Any, base_model_dir: Path, tmp_path_factory: pytest.TempPa
         "serve.max_num_seqs": 4,
         "serve.keys_file": directory / "keys.json",
         "serve.max_loras": 2,
+        "serve.max_cpu_loras": 2,
         "serve.canary.min_requests": 3,
         "serve.canary.max_latency_ratio": 100,  # the test machine's own noise is no reason here
         "serve.request_log": directory / "requests.jsonl",

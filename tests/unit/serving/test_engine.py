@@ -44,7 +44,7 @@ def test_where_adapters_may_come_later_there_are_slots_for_them() -> None:
     from luthier.serving.engine import engine_kwargs
 
     source = AdapterSource("/registry", "champion", "base", "d" * 64, {}, 8)
-    assert engine_kwargs(replace(spec(adapters=0), source=source), "float32")["max_loras"] == 4
+    assert engine_kwargs(replace(spec(adapters=0), source=source), "float32")["max_loras"] == 16
 
 
 @pytest.mark.parametrize(("asked", "given"), [(1, 8), (8, 8), (9, 16), (64, 64), (257, 320), (512, 512)])
