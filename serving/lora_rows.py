@@ -15,13 +15,13 @@ import torch
 _ROWS_FOR_A_STEP = 200
 """A further call of torch takes about as long as multiplying so many rows with one more slot."""
 
-_SMALL = 64
+_SMALL = 128
 """Up to so many, slots times rank, matrices are float32: a product of bfloat16 ones takes five times as long to begin, and
 reading twice the bytes takes less than that.
 """
 
 _MANY_ROWS = 64
-"""From so many on, multiplying in the inputs' own type is faster."""
+"""From so many on, and from so many as there are columns, multiplying in the inputs' own type is faster."""
 
 
 class Rows:
@@ -92,7 +92,7 @@ class Stack:
         """Inputs, (rows, in), times the first matrices of slots ``start`` to ``stop``: (rows, slots * rank)."""
         assert self._first is not None, "this layer has second matrices only"
         matrices = self._first[start:stop].view((stop - start) * self.rank, -1)
-        if len(inputs) < _MANY_ROWS:
+        if len(inputs) < max(_MANY_ROWS, len(matrices)):
             inputs = inputs.to(matrices.dtype)
         return inputs @ matrices.to(inputs.dtype).T
 

@@ -54,9 +54,9 @@ def test_each_row_is_multiplied_with_the_matrices_of_its_slot(
 
 def test_many_slots_are_multiplied_in_their_own_type() -> None:
     torch.manual_seed(0)
-    first, second = torch.randn(20, 1, RANK, IN).bfloat16(), torch.randn(20, 1, OUT, RANK).bfloat16()
-    slots = [n % 20 for n in range(30)]
-    inputs, output = torch.randn(30, IN).bfloat16(), torch.zeros(30, OUT).bfloat16()
+    first, second = torch.randn(40, 1, RANK, IN).bfloat16(), torch.randn(40, 1, OUT, RANK).bfloat16()
+    slots = [n % 40 for n in range(50)]
+    inputs, output = torch.randn(50, IN).bfloat16(), torch.zeros(50, OUT).bfloat16()
     expected = one_by_one(output, slots, inputs, first, second)
     add_products(output, Rows(slots), inputs, Stack(first, second))
     assert first.dtype == second.dtype == torch.bfloat16
