@@ -28,7 +28,7 @@ from harness.adapters import register_adapters
 from harness.load import Ask, Turn
 from harness.serving import MODEL, StackSide, family, free_port
 from harness.sides import Side, paired_ratio
-from harness.turns import bring_up, check, finish, own_ports, rounds, texts
+from harness.turns import bring_up, check, finish, rounds, texts
 from harness.workloads import ROOT
 
 from luthier.config.serve import ServeConfig
@@ -84,11 +84,7 @@ def start(slots: list[int], overrides: list[str], directory: str) -> tuple[dict[
         },
     }
     ports = {name: free_port() for name in settings}
-    makes: dict[str, Any] = {
-        name: (StackSide, (ports[name], some, own_ports(number)))
-        for number, (name, some) in enumerate(settings.items())
-    }
-    sides = bring_up(makes)
+    sides = bring_up({name: (StackSide, (ports[name], some, {})) for name, some in settings.items()})
     return {name: f"http://127.0.0.1:{port}/v1" for name, port in ports.items()}, sides
 
 

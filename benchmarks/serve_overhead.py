@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness.load import Ask, Turn
 from harness.serving import MODEL, BareSide, StackSide, cpu_seconds, free_port, hold
 from harness.sides import Side, paired_difference, paired_ratio
-from harness.turns import bring_up, check, finish, own_ports, rounds, texts
+from harness.turns import bring_up, check, finish, rounds, texts
 from harness.workloads import ROOT
 
 REQUESTS = {1: 6, 4: 12, 16: 32}
@@ -40,19 +40,12 @@ TARGETS = {"throughput": 0.95, "ttft_added_ms": 10.0}
 SETTINGS = ["serve.adapters=listed"]
 """The base model alone, so that the engine holds no adapters on either side."""
 
-_GRPC = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
-_ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
-
 # Ways of running our stack, as the variables that set them.
 WAYS: dict[str, dict[str, str]] = {
     "ours": {},
-    "grpc": _GRPC,
-    "one loop": _ONE_LOOP,
-    "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
-    "lean": _GRPC | _ONE_LOOP,
-    "lean haproxy": _GRPC | _ONE_LOOP | {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
-    "optimized": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"},
-    "optimized haproxy": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
+    "python proxy": {"RAY_SERVE_ENABLE_HA_PROXY": "0"},
+    "threads": {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1"},
+    "optimized": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
     "nice 0": {"RAY_worker_niceness": "0"},
 }
 
@@ -98,10 +91,7 @@ def start(ways: Sequence[str], overrides: list[str], directory: Path) -> tuple[d
         Where each listens, and its side.
     """
     ports = {name: free_port() for name in ("bare", *ways)}
-    makes: dict[str, Any] = {
-        name: (StackSide, (ports[name], overrides, WAYS[name] | own_ports(number))) for number, name in enumerate(ways)
-    }
-    sides = bring_up(makes)
+    sides = bring_up({name: (StackSide, (ports[name], overrides, WAYS[name])) for name in ways})
     dtype = "bfloat16" if sides["ours"].turns[0]["bfloat16"] else "float32"
     print(f"ours computes in {dtype}", flush=True)
     try:

@@ -23,6 +23,9 @@ ALWAYS = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "TOKENIZERS_PARALLELISM": "false",  # its threads do not survive a fork
+    # What a replica of Ray Serve does is asynchronous here; a thread of its own would only hand each message over.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**28),  # an answer with many log-probabilities has some megabytes
 }
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

