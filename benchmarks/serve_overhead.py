@@ -8,7 +8,7 @@ time from either side alike.
     throughput_c1, _c4, _c16   tokens a second, ours / bare, with so many requests at a time (higher is better)
     ttft_added_ms              mean milliseconds until the first piece of text, ours - bare, one request at a time
 
-``--also NAME`` measures further ways of running our stack in the same turns; ``--list`` tells them.
+``--also NAME`` measures further ways of running our stack, or Ray's own endpoint, in the same turns; ``--list`` tells them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.load import Ask, Turn
-from harness.serving import MODEL, BareSide, StackSide, cpu_seconds, free_port, hold
+from harness.serving import MODEL, BareSide, RaySide, StackSide, cpu_seconds, free_port, hold
 from harness.sides import Side, paired_difference, paired_ratio
 from harness.turns import bring_up, check, finish, rounds, texts
 from harness.workloads import ROOT
@@ -49,6 +49,13 @@ WAYS: dict[str, dict[str, str]] = {
     "nice 0": {"RAY_worker_niceness": "0"},
 }
 
+# The same of Ray's own endpoint, which asks for no key and knows no registry.
+RAYS: dict[str, dict[str, str]] = {
+    "ray": {"RAY_SERVE_ENABLE_HA_PROXY": "0"},
+    "ray haproxy": {},
+    "ray direct streaming": {"RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"},
+}
+
 
 def main() -> None:
     """Measure in turns, print a table, and the figures as JSON on the last line."""
@@ -56,12 +63,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="measured turns of each side")
     parser.add_argument("--tokens", type=int, default=48, help="tokens of an answer")
     parser.add_argument("--concurrency", type=int, nargs="*", default=list(REQUESTS), help="requests at a time")
-    parser.add_argument("--also", action="append", default=[], choices=WAYS, help="a further way of running our stack")
+    parser.add_argument("--also", action="append", default=[], choices=[*WAYS, *RAYS], help="a further side")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the config")
     parser.add_argument("--list", action="store_true", help="print the ways")
     options = parser.parse_args()
     if options.list:
-        print("\n".join(f"{name:20} {' '.join(f'{k}={v}' for k, v in env.items())}" for name, env in WAYS.items()))
+        print(
+            "\n".join(
+                f"{name:20} {' '.join(f'{k}={v}' for k, v in env.items())}" for name, env in (WAYS | RAYS).items()
+            )
+        )
         return
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as directory:
@@ -91,7 +102,14 @@ def start(ways: Sequence[str], overrides: list[str], directory: Path) -> tuple[d
         Where each listens, and its side.
     """
     ports = {name: free_port() for name in ("bare", *ways)}
-    sides = bring_up({name: (StackSide, (ports[name], overrides, WAYS[name])) for name in ways})
+    sides = bring_up(
+        {
+            name: (StackSide, (ports[name], overrides, WAYS[name]))
+            if name in WAYS
+            else (RaySide, (ports[name], overrides, RAYS[name]))
+            for name in ways
+        }
+    )
     dtype = "bfloat16" if sides["ours"].turns[0]["bfloat16"] else "float32"
     print(f"ours computes in {dtype}", flush=True)
     try:

@@ -103,6 +103,52 @@ class StackSide:
         return {}
 
 
+class RaySide:
+    """``ray.serve.llm`` as it is, with the settings that luthier gives vLLM: Ray's own ingress, which asks for no key.
+
+    Args:
+        port: Of the endpoint.
+        overrides: Of luthier's config.
+        env: Variables that Ray and the endpoint find when they start.
+    """
+
+    def __init__(self, port: int, overrides: Sequence[str], env: Mapping[str, str]) -> None:
+        os.environ.update(env)
+        from luthier.cluster.session import start
+        from luthier.precision import served_dtype
+
+        cfg = serve_config(port, *overrides)
+        self._session = start(cfg)
+        self._session.__enter__()
+        spec = _spec(cfg)
+        os.environ.update(engine_variables(spec))
+        from ray import serve
+        from ray.serve.config import HTTPOptions
+        from ray.serve.llm import build_openai_app
+
+        from luthier.serving.engine import llm_config
+
+        dtype = served_dtype(spec.serve.dtype, "cpu")
+        config = llm_config(spec, dtype)
+        config.runtime_env = {"env_vars": engine_variables(spec)}
+        began = time.monotonic()
+        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+        serve.run(build_openai_app({"llm_configs": [config]}), name="ray")
+        self._told = {"deploy_s": time.monotonic() - began, "bfloat16": float(dtype == "bfloat16")}
+
+    def turn(self) -> Measured:
+        """How it started."""
+        return self._told
+
+    def final(self) -> Measured:
+        """Take it down."""
+        from ray import serve
+
+        serve.shutdown()
+        self._session.__exit__(None, None, None)
+        return {}
+
+
 class BareSide:
     """``vllm serve`` with the settings that luthier gives vLLM.
 
@@ -116,16 +162,11 @@ class BareSide:
 
     def __init__(self, port: int, overrides: Sequence[str], dtype: str, log: str, more: Sequence[str] = ()) -> None:
         from luthier.cluster.environment import apply_environment
-        from luthier.serving.application import engine_environment
-        from luthier.serving.catalog import build_catalog
-        from luthier.serving.spec import Base
-        from luthier.trainers.base_model import base_digest, prepare_base
 
         cfg = serve_config(port, *overrides)
         apply_environment(cfg)
-        base_dir = prepare_base(cfg.model, offline=True)
-        (spec,) = build_catalog(cfg, [Base(cfg.model.model_name_or_path, base_dir, base_digest(base_dir))], []).engines
-        os.environ.update(engine_environment(spec))
+        spec = _spec(cfg)
+        os.environ.update(engine_variables(spec))
         arguments = [*bare_arguments(spec, dtype), *more]
         began = time.monotonic()
         with Path(log).open("w") as file:
@@ -146,6 +187,24 @@ class BareSide:
         self._process.kill()
         self._process.wait()
         return {}
+
+
+def _spec(cfg: RunConfig) -> Any:
+    """The engine that luthier would start."""
+    from luthier.serving.catalog import build_catalog
+    from luthier.serving.spec import Base
+    from luthier.trainers.base_model import base_digest, prepare_base
+
+    base_dir = prepare_base(cfg.model, offline=True)
+    (spec,) = build_catalog(cfg, [Base(cfg.model.model_name_or_path, base_dir, base_digest(base_dir))], []).engines
+    return spec
+
+
+def engine_variables(spec: Any) -> dict[str, str]:
+    """The environment that luthier gives an engine."""
+    from luthier.serving.application import engine_environment
+
+    return engine_environment(spec)
 
 
 def bare_arguments(spec: Any, dtype: str) -> list[str]:

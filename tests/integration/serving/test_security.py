@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 
 from luthier.serving.keys import add_key, revoke_key
@@ -26,6 +27,18 @@ def test_no_route_of_the_description_but_health_answers_without_a_key(live: Live
             for method in operations:
                 status = client.request(method, path.replace("{model}", "demo")).status_code
                 assert status == (200 if path == "/health" else 401), (method, path)
+
+
+def test_the_proxy_listens_where_the_endpoint_does_and_nowhere_else(live: Live) -> None:
+    ours = psutil.Process().children(recursive=True)
+    listening = {
+        connection.laddr
+        for process in ours
+        if process.name() == "haproxy"
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {("127.0.0.1", live.cfg.serve.port)}
 
 
 def test_a_key_is_made_limited_and_revoked_while_the_endpoint_runs(live: Live) -> None:
