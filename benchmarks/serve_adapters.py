@@ -26,12 +26,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.adapters import register_adapters
 from harness.load import Ask, Turn
-from harness.serving import MODEL, StackSide, family, free_port
+from harness.serving import MODEL, StackSide, family
 from harness.sides import Side, paired_ratio
 from harness.turns import bring_up, check, finish, rounds, texts
 from harness.workloads import ROOT
 
 from luthier.config.serve import ServeConfig
+from luthier.ports import free_port
 
 CONCURRENCY = 16
 BASE = "base alone"

@@ -27,10 +27,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.load import Ask, Turn
-from harness.serving import MODEL, BareSide, RaySide, StackSide, cpu_seconds, free_port, hold
+from harness.serving import MODEL, BareSide, RaySide, StackSide, cpu_seconds, hold
 from harness.sides import Side, paired_difference, paired_ratio
 from harness.turns import bring_up, check, finish, rounds, texts
 from harness.workloads import ROOT
+
+from luthier.ports import free_port
 
 REQUESTS = {1: 6, 4: 12, 16: 32}
 """Requests at a time, and requests of a turn."""

@@ -31,10 +31,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import httpx
 from harness.load import Ask, Turn, load
-from harness.serving import KEY, MODEL, BareSide, StackSide, free_port
+from harness.serving import KEY, MODEL, BareSide, StackSide
 from harness.sides import Side, paired_ratio, start_sides
 from harness.turns import finish, texts
 from harness.workloads import ROOT
+
+from luthier.ports import free_port
 
 CONCURRENCY = 16
 TURN_REQUESTS = 32

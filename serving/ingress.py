@@ -158,4 +158,6 @@ def streamed(handle: Any) -> Any:
     carry a piece, through its object store and a thread of its own.
     """
     handle._init(_run_router_in_separate_loop=False)
-    return handle.options(stream=True, _by_reference=False, request_serialization="pickle", response_serialization="pickle")
+    return handle.options(
+        stream=True, _by_reference=False, request_serialization="pickle", response_serialization="pickle"
+    )

@@ -141,4 +141,3 @@ def add_expanded(output: torch.Tensor, rows: Rows, hidden: torch.Tensor, stack: 
 def _together(rows: Rows, top: int) -> bool:
     """Whether all rows with all slots below ``top`` take less time than the rows of one after the other."""
     return len(rows.runs) > 1 and len(rows.slots) * top < _ROWS_FOR_A_STEP * len(rows.runs)
-

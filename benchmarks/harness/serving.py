@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -44,13 +43,6 @@ from vllm.entrypoints.cli.main import main
 sys.argv[0] = "vllm"
 sys.exit(main())
 """
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve_config(port: int, *overrides: str) -> RunConfig:

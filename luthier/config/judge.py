@@ -87,11 +87,12 @@ class GateConfig(Config):
     does. ``required``: a version whose answers were never compared is refused too. ``ignored``: differences are noted."""
 
     @property
+    def needs_tokens(self) -> str | None:
+        """The first setting that only a model that answers token by token can satisfy."""
+        settings = {"max_first_token_s": self.max_first_token_s, "max_inter_token_ms": self.max_inter_token_ms}
+        return next((f"gate.{name}" for name, value in settings.items() if value is not None), None)
+
+    @property
     def needs_serving(self) -> str | None:
         """The first setting that only a version that was served can satisfy."""
-        settings = {
-            "gate.max_first_token_s": self.max_first_token_s is not None,
-            "gate.max_inter_token_ms": self.max_inter_token_ms is not None,
-            "gate.parity=required": self.parity == "required",
-        }
-        return next((name for name, is_set in settings.items() if is_set), None)
+        return self.needs_tokens or ("gate.parity=required" if self.parity == "required" else None)

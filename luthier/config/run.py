@@ -124,10 +124,15 @@ class RunConfig(Config):
                 f"evaluate.limit={self.evaluate.limit} is too few: a gain at {self.evaluate.confidence:.0%} confidence "
                 f"takes at least {needed} test rows"
             )
-        if not self.train.answers_prompts and (setting := self.gate.needs_serving):
+        if not self.train.is_served and (setting := self.gate.needs_serving):
             raise ValueError(
                 f"{setting} asks how the model answers where it is served, but one of train.objective: "
                 f"{self.train.objective} is not served; take it out"
+            )
+        if not self.train.answers_prompts and (setting := self.gate.needs_tokens):
+            raise ValueError(
+                f"{setting} asks how soon tokens come, but a model of train.objective: {self.train.objective} answers "
+                "with none; take it out"
             )
         return self
 

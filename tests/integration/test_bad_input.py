@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from luthier.cli import main
+from luthier.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"text": "a mail reader", "label": "mail"}
@@ -47,12 +47,6 @@ def text_of(name: str, content: str) -> Callable[[Path], object]:
 
 def added(name: str, content: str) -> Callable[[Path], object]:
     return lambda directory: (directory / name).write_text((directory / name).read_text() + content, encoding="utf-8")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 CASES = {

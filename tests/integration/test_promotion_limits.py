@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from luthier.config import RunConfig, apply_overrides, dump_yaml
+from luthier.ports import free_port
 from luthier.registry import Registry
-from tests.integration.serving.conftest import free_port
 
 
 def luthier(*arguments: str) -> subprocess.CompletedProcess[str]:

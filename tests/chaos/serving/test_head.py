@@ -17,9 +17,10 @@ import httpx
 import psutil
 import pytest
 
+from luthier.ports import free_port
 from luthier.registry import Registry
 from luthier.trainers.base_model import base_digest
-from tests.integration.serving.conftest import CHAT, KEY, ROOT, described, free_port, trained_adapter
+from tests.integration.serving.conftest import CHAT, KEY, ROOT, described, trained_adapter
 
 pytestmark = pytest.mark.slow
 

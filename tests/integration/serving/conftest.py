@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 from luthier.answers import Answer
 from luthier.config import RunConfig, load_config
 from luthier.manifest import BaseModelRef, write_manifest
+from luthier.ports import free_port
 from luthier.registry import Registry
 from luthier.rows import Message, Row
 from luthier.serving import Endpoint, deploy, stop
@@ -104,12 +104,6 @@ def trainers_answers(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path) -
     rows = [Row(f"q:{n}", (Message("user", text), Message("assistant", "x"))) for n, text in enumerate(QUESTIONS)]
     scored = generator.score([Question(row, row.prompt) for row in rows], max_new_tokens=NUM_TOKENS, batch_size=2)
     return [one.answer for one in scored]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from luthier.config.serve import ServeConfig
+from luthier.ports import free_port
 from luthier.serving.admission import Admission
 from luthier.serving.keys import ApiKey, KeyRing, digest_of
 from luthier.serving.names import Ability, Names
@@ -24,7 +25,7 @@ from luthier.serving.replies import Failure, Part
 from luthier.serving.spec import Route
 from luthier.serving.web import make_app
 from tests.integration.serving.browser import CHROMIUM, SHIFT, Browser, browser
-from tests.integration.serving.conftest import KEY, NUM_TOKENS, QUESTIONS, Live, free_port
+from tests.integration.serving.conftest import KEY, NUM_TOKENS, QUESTIONS, Live
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 

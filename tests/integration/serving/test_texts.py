@@ -21,11 +21,12 @@ from luthier.config import RunConfig, load_config
 from luthier.config.model import ModelConfig
 from luthier.errors import ServingError
 from luthier.manifest import BaseModelRef, write_manifest
+from luthier.ports import free_port
 from luthier.registry import Registry
 from luthier.rows import Row
 from luthier.serving import Endpoint, ask, check_scores, deploy, greet, stop
 from tests.conftest import ROOT
-from tests.integration.serving.conftest import CHAT, KEY, free_port
+from tests.integration.serving.conftest import CHAT, KEY
 
 LABELS = ("admin", "mail", "net")
 TEXTS = ("a mail reader", "routers talk to each other by the protocols that this daemon speaks", "a shell")

@@ -11,8 +11,9 @@ import openai
 import pytest
 
 from luthier.config import load_config
+from luthier.ports import free_port
 from luthier.serving import deploy, stop
-from tests.integration.serving.conftest import KEY, ROOT, free_port
+from tests.integration.serving.conftest import KEY, ROOT
 
 pytestmark = pytest.mark.slow  # an engine of its own
 

@@ -12,9 +12,10 @@ import pytest
 from luthier import api
 from luthier.config import RunConfig, dump_yaml, load_config
 from luthier.manifest import BaseModelRef, write_manifest
+from luthier.ports import free_port
 from luthier.registry import ModelVersion, Registry
 from luthier.view import QuietView
-from tests.integration.serving.conftest import CHAT, KEY, NUM_TOKENS, ROOT, free_port, trained_adapter, trainers_answers
+from tests.integration.serving.conftest import CHAT, KEY, NUM_TOKENS, ROOT, trained_adapter, trainers_answers
 
 pytestmark = pytest.mark.slow  # two engines
 

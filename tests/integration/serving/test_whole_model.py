@@ -11,6 +11,7 @@ from luthier.adding import add
 from luthier.config import dump_yaml, load_config
 from luthier.errors import ServingError
 from luthier.exporting import export
+from luthier.ports import free_port
 from luthier.registry import Registry
 from luthier.serving import ask, deploy, stop
 from tests.integration.serving.conftest import (
@@ -19,7 +20,6 @@ from tests.integration.serving.conftest import (
     NUM_TOKENS,
     ROOT,
     described,
-    free_port,
     trained_adapter,
     trainers_answers,
 )
