@@ -8,6 +8,9 @@ REQUIREMENTS ?= requirements/cpu.txt
 STAMP := $(VENV)/.installed-$(shell cat $(REQUIREMENTS) requirements/dev.txt pyproject.toml Makefile 2>/dev/null | cksum | cut -d' ' -f1)
 ARGS ?=
 FAST := not slow and not gpu
+# Unit tests share out their work; the others share one Ray cluster. ARGS may leave either without a test.
+SHARED := -n auto --maxprocesses 4
+OR_NONE = || { [ $$? -eq 5 ] && [ -n "$(ARGS)" ]; }
 
 # Each process would compile torch and transformers anew, which takes twice as long as all else in their import.
 export PYTHONDONTWRITEBYTECODE :=
@@ -38,8 +41,10 @@ quickstart: setup ## Run the whole life cycle on real data; KEEP=1 leaves the en
 	$(BIN)/luthier run configs/quickstart.yaml $(if $(KEEP),--keep,) $(ARGS)
 
 test: setup ## Run the tests that need no GPU and no patience
-	@echo "==> tests: $(FAST) (make test-all runs the slow ones too)"
-	$(BIN)/python -m pytest -m "$(FAST)" $(ARGS)
+	@echo "==> unit tests: $(FAST) (make test-all runs the slow ones too)"
+	$(BIN)/python -m pytest -m "unit and $(FAST)" $(SHARED) $(ARGS) $(OR_NONE)
+	@echo "==> tests on a Ray cluster: $(FAST)"
+	$(BIN)/python -m pytest -m "not unit and $(FAST)" $(ARGS) $(OR_NONE)
 
 test-all: setup ## Run every test that this machine can
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
@@ -48,7 +53,7 @@ check: setup ## Format, lint, types and unit tests: what a commit must pass
 	$(BIN)/ruff format --check luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests benchmarks
 	$(BIN)/ruff check luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m unit $(ARGS)
+	$(BIN)/python -m pytest -q -m unit $(SHARED) $(ARGS)
 
 format: setup ## Format the code
 	$(BIN)/ruff format luthier luthier/trainers luthier/tuning luthier/serving luthier/cluster tests benchmarks
