@@ -31,6 +31,21 @@ _ERROR = {
 _JSON = {"application/json": {"schema": {"type": "object"}}}
 _HTML = {"text/html": {"schema": {"type": "string"}}}
 _FILE = {kind: {"schema": {"type": "string"}} for kind in ("text/css", "text/javascript", "image/svg+xml")}
+_SUMMARIES = {
+    "create_chat": "Answer a conversation.",
+    "create_completions": "Go on with a text.",
+    "create_embeddings": "Vectors of texts, of a model that embeds.",
+    "create_classify": "Labels of texts with their scores, of a classifier.",
+    "list_models": "What the key may ask.",
+    "get_model": "One model, by any of its names.",
+    "list_versions": "Registered versions with their aliases and figures.",
+    "get_version": "One registered version.",
+    "get_report": "The report that a version was registered with.",
+    "page": "The page for people.",
+    "page_file": "A file of the page.",
+    "get_status": "Versions, load and deployments as they stand.",
+    "health": "Whether the endpoint answers; the one route without a key.",
+}
 _REFUSALS = {
     "400": "A field is wrong, unknown or beyond a limit; param names it.",
     "401": "No key, or one that opens nothing.",
@@ -98,6 +113,7 @@ def _operation(
     refusals = {status: {"description": why, "content": error} for status, why in _REFUSALS.items()}
     operation: dict[str, Any] = {
         "operationId": name,
+        "summary": _SUMMARIES[name],
         "responses": {"200": {"description": "The answer.", "content": answer}, **refusals},
     }
     return operation if body is None else {**operation, "requestBody": body}

@@ -74,6 +74,15 @@ def test_two_models_are_asked_by_keys_and_nothing_leaves_for_elsewhere(live: Liv
         page.tab_to("nav a[href='#versions']", SHIFT)
         page.press("Enter")
         assert "champion" in page.until("document.querySelector('[aria-label=\"demo@1\"]')?.innerText")
+        page.tab_to("nav a[href='#api']")
+        page.press("Enter")
+        chat = "document.querySelector('[aria-label=\"POST /v1/chat/completions\"]')"
+        page.until(f"{chat}?.innerText")
+        page.tab_to("[aria-label='POST /v1/chat/completions'] summary")
+        page.press("Enter")
+        told = page.look(f"{chat}.innerText")
+        for shown in ("messages", "required", "list of ChatMessage, items at least 1", "ResponseFormat", "429"):
+            assert shown in told
         assert page.hosts == {urlsplit(url).netloc}
         assert page.complaints == []
 
