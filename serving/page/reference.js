@@ -3,10 +3,8 @@
 import { address, getJson } from "./api.js";
 import { byId, make, tell } from "./dom.js";
 
-const LIMITS = {
-  minimum: "at least", exclusiveMinimum: "above", maximum: "at most", exclusiveMaximum: "below",
-  minItems: "items at least", maxItems: "items at most", minLength: "characters at least", maxLength: "characters at most",
-};
+// A range in words: which keys are its ends, and what is counted.
+const RANGES = [["minimum", "maximum", ""], ["minLength", "maxLength", " characters"], ["minItems", "maxItems", " items"]];
 
 /** Read the description, once. */
 export async function showReference() {
@@ -83,10 +81,18 @@ function kindOf(schema) {
   if (schema.anyOf) return schema.anyOf.filter((one) => one.type !== "null").map(kindOf).join(", or ");
   if (schema.enum) return schema.enum.map((one) => JSON.stringify(one)).join(", ");
   if ("const" in schema) return JSON.stringify(schema.const);
-  const limits = Object.keys(LIMITS).filter((key) => key in schema).map((key) => `${LIMITS[key]} ${schema[key]}`);
   const kind = schema.type === "array" ? `list of ${kindOf(schema.items ?? {})}` : (schema.type ?? "anything");
-  return [kind, ...limits].join(", ");
+  return [kind, ...RANGES.map((range) => rangeOf(schema, range)), above(schema)].filter(Boolean).join(", ");
 }
+
+function rangeOf(schema, [low, high, what]) {
+  const [from, to] = [schema[low], schema[high]].map((end) => (Number.isSafeInteger(end) || end % 1 ? end : undefined));
+  if (from === undefined && to === undefined) return null;
+  if (to === undefined) return `at least ${from}${what}`;
+  return from === undefined ? `at most ${to}${what}` : `${from} to ${to}${what}`;
+}
+
+const above = (schema) => ("exclusiveMinimum" in schema ? `above ${schema.exclusiveMinimum}` : null);
 
 const nameOf = (schema) => schema.$ref.split("/").pop();
 
