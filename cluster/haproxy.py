@@ -70,7 +70,7 @@ def environment(directory: Path) -> dict[str, str]:
     }
     return {
         _SWITCH: "1",
-        _BINARY: get_haproxy_binary(),
+        _BINARY: os.environ.get(_BINARY) or get_haproxy_binary(),  # within another's block the latter is its launcher
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(launcher),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
         **{f"RAY_SERVE_HAPROXY_{name}": str(directory / file) for name, file in places.items()},

@@ -72,6 +72,17 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
     assert not directory.exists()
 
 
+def test_a_cluster_within_another_ones_environment_has_a_directory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
+    names = "LUTHIER_HAPROXY_BINARY", "RAY_SERVE_HAPROXY_BINARY_PATH"
+    with haproxy():
+        real, outer = (os.environ[name] for name in names)
+        with haproxy():
+            assert os.environ[names[0]] == real != outer
+            assert os.environ[names[1]] not in (real, outer)
+        assert os.environ[names[1]] == outer
+
+
 def test_what_the_user_says_and_what_is_not_installed_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
     with haproxy():
