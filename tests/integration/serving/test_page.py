@@ -74,7 +74,7 @@ def test_two_models_are_asked_by_keys_and_nothing_leaves_for_elsewhere(live: Liv
         page.tab_to("nav a[href='#versions']", SHIFT)
         page.press("Enter")
         assert "champion" in page.until("document.querySelector('[aria-label=\"demo@1\"]')?.innerText")
-        page.tab_to("nav a[href='#api']")
+        page.tab_to("nav a[href='#api']", SHIFT)
         page.press("Enter")
         chat = "document.querySelector('[aria-label=\"POST /v1/chat/completions\"]')"
         page.until(f"{chat}?.innerText")
