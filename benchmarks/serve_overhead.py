@@ -51,10 +51,8 @@ WAYS: dict[str, dict[str, str]] = {
     "nice 0": {"RAY_worker_niceness": "0"},
 }
 
-# The same of Ray's own endpoint, which asks for no key and knows no registry.
+# Ray's own endpoint, which asks for no key and knows no registry.
 RAYS: dict[str, dict[str, str]] = {
-    "ray": {"RAY_SERVE_ENABLE_HA_PROXY": "0"},
-    "ray haproxy": {},
     "ray direct streaming": {"RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"},
 }
 
