@@ -31,12 +31,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import httpx
 from harness.load import Ask, Turn, load
-from harness.serving import KEY, MODEL, BareSide, StackSide
+from harness.serving import KEY, MODEL, BareSide, StackSide, serve_config
 from harness.sides import Side, paired_ratio, start_sides
 from harness.turns import finish, texts
 from harness.workloads import ROOT
 
 from luthier.ports import free_port
+from luthier.precision import served_dtype
 
 CONCURRENCY = 16
 TURN_REQUESTS = 32
@@ -162,10 +163,6 @@ def one_side(name: str, prompts: Iterator[str], cold: list[Told], options: Any, 
 
 def dtype_of(overrides: list[str]) -> str:
     """What our engine computes in, which bare vLLM is told."""
-    from harness.serving import serve_config
-
-    from luthier.precision import served_dtype
-
     return str(served_dtype(serve_config(8000, *overrides).serve.dtype, "cpu"))
 
 

@@ -17,7 +17,6 @@ from multiprocessing import forkserver
 from types import SimpleNamespace
 from typing import Any
 
-from luthier.serving.lora_on_cpu import use_row_products
 from luthier.serving.vllm_log import open_vllm_log
 
 PRELOADED = ("vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.llama")
@@ -56,5 +55,12 @@ def _run(environment: dict[str, str], target: Callable[..., None], kwargs: dict[
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.update(environment)
     open_vllm_log()
-    use_row_products()
+    _use_row_products()
     target(**kwargs)
+
+
+def _use_row_products() -> None:
+    """Let vLLM multiply with adapters by :mod:`luthier.serving.lora_wrapper`, in place of its own way on CPUs."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    CpuPlatform.get_punica_wrapper = classmethod(lambda cls: "luthier.serving.lora_wrapper.RowsWrapper")
