@@ -97,6 +97,29 @@ def cluster_status(directory: Directory = None, as_json: AsJson = False) -> None
         raise typer.Exit(1)
 
 
+@cluster.command("recipe")
+def cluster_recipe(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which recipe, or all.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="key=value", help="A key of the cluster's description.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Directory to write to; without one it is printed.")] = None,
+    dry_run: NothingDone = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write what starts a cluster elsewhere: aws, gcp, onprem, rayjob, rayservice, slurm, container, or all."""
+    from luthier.cluster.recipes.render import FILES, make_recipe, render, write
+
+    recipe = make_recipe(settings or [])
+    names = list(FILES) if name == "all" else [name]
+    texts = {FILES.get(one, one): render(recipe, one) for one in names}
+    if output is None:
+        facts = {"recipe": recipe.model_dump(mode="json"), "files": texts}
+        return emit(facts, as_json=as_json, text="\n".join(text.rstrip("\n") for text in texts.values()))
+    paths = [str(output / file) for file in texts] if dry_run else [str(path) for path in write(recipe, names, output)]
+    emit({"files": paths, "dry_run": dry_run}, as_json=as_json, text="\n".join(paths))
+
+
 def _place(directory: Path | None) -> Path:
     from luthier.cluster.local.settings import default_directory
 
