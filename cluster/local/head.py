@@ -54,6 +54,7 @@ def variables(directory: Path, token_file: Path | None, *, is_local: bool) -> di
     needed = {
         "RAY_AUTH_MODE": "token",
         "RAY_gcs_storage": "rocksdb",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node that could take over
         _GCS_PATH: str(gcs_dir(directory)),
     }
     if is_local:

@@ -69,6 +69,8 @@ def render(recipe: Recipe, name: str) -> str:
     templates = Environment(
         loader=PackageLoader("luthier.cluster.recipes", "."),
         undefined=StrictUndefined,
+        comment_start_string="<#",  # {# is part of a shell's ${#array[@]}
+        comment_end_string="#>",
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
