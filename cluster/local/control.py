@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from luthier.cluster.haproxy import short_place
+from luthier.cluster.local.asking import answers
 from luthier.cluster.local.head import command, end_leftovers, variables
 from luthier.cluster.local.keeper import is_kept, keep
 from luthier.cluster.local.preparing import prepare, require_ports
@@ -30,7 +29,7 @@ from luthier.cluster.local.settings import (
     read_record,
     write_record,
 )
-from luthier.cluster.local.token import TOKEN, read_token, token_path
+from luthier.cluster.local.token import TOKEN, token_path
 from luthier.config.base import Config
 from luthier.errors import ConfigError, ResourceError
 from luthier.paths import writable_dir
@@ -39,7 +38,6 @@ State = Literal["running", "starting", "stopped"]
 
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 30.0
-_ANSWER_TIMEOUT_S = 5.0
 _POLL_S = 0.25
 _LOCK = ".lock"
 
@@ -70,7 +68,7 @@ def status(directory: Path) -> Facts | None:
     if record is None:
         return None
     alive = is_kept(record)
-    return _facts(directory, record, ("running" if _answers(record) else "starting") if alive else "stopped")
+    return _facts(directory, record, ("running" if answers(record) else "starting") if alive else "stopped")
 
 
 def up(directory: Path, settings: Settings) -> Facts:
@@ -163,7 +161,7 @@ def _spawn_keeper(directory: Path) -> subprocess.Popen[bytes]:
 
 def _await_answer(directory: Path, record: Record, keeper: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while not _answers(record):
+    while not answers(record):
         ended = keeper.poll() is not None
         if ended or time.monotonic() > deadline:
             if not ended:
@@ -183,18 +181,6 @@ def _last_lines(directory: Path) -> str:
         if told:
             return " / ".join(told[-3:])
     return "it said nothing."
-
-
-def _answers(record: Record) -> bool:
-    """Whether the job server takes our token and answers."""
-    headers = {"Authorization": f"Bearer {read_token(record.token_file)}"}
-    request = urllib.request.Request(f"{record.settings.dashboard_url}/api/jobs/", headers=headers)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(request, timeout=_ANSWER_TIMEOUT_S) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _stop_keeper(record: Record) -> None:

@@ -11,8 +11,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 
+from luthier.cluster.local.asking import settle_jobs
 from luthier.cluster.local.head import adopt_orphans, end_descendants, start
 from luthier.cluster.local.restarts import Restarts
 from luthier.cluster.local.settings import Keeper, Record, head_log, read_record, write_record
@@ -71,6 +73,7 @@ def _keep(directory: Path, record: Record, restarts: Restarts) -> int:
         while True:
             head = start(directory, record, output)
             log.info("head started: process %d, %s", head.pid, record.settings.dashboard_url)
+            Thread(target=settle_jobs, args=(record,), daemon=True).start()
             code = _await(head.pid)
             log.warning("the head ended by itself (%s); its output: %s", _told(code), head_log(directory))
             end_descendants()
