@@ -36,7 +36,7 @@ from luthier.paths import writable_dir
 
 State = Literal["running", "starting", "stopped"]
 
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.25
 _LOCK = ".lock"

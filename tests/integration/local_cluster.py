@@ -41,7 +41,7 @@ class Cluster:
     def run(self, verb: str, *options: str) -> tuple[int, dict[str, Any]]:
         command = [sys.executable, "-m", "luthier.cli", "cluster", verb, "--directory", str(self.directory), "--json"]
         done = subprocess.run(
-            [*command, *options], env=self.environment, capture_output=True, text=True, timeout=150, check=False
+            [*command, *options], env=self.environment, capture_output=True, text=True, timeout=240, check=False
         )
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
@@ -57,7 +57,7 @@ class Cluster:
         address = f"http://127.0.0.1:{self.ports[1]}"
         return httpx.get(f"{address}{path}", headers={"Authorization": f"Bearer {token}"}, timeout=10)
 
-    def job_states(self, within_s: float = 60) -> dict[str, str]:
+    def job_states(self, within_s: float = 180) -> dict[str, str]:
         """Each job's state, once the job server answers."""
         deadline = time.monotonic() + within_s
         while True:
@@ -90,7 +90,7 @@ class Cluster:
         command = [sys.executable, "-c", code, f"http://127.0.0.1:{self.ports[1]}", job_id, entrypoint]
         subprocess.run(command, env=self.environment, check=True, timeout=60)
 
-    def await_state(self, job_id: str, state: str, within_s: float = 90) -> None:
+    def await_state(self, job_id: str, state: str, within_s: float = 180) -> None:
         deadline = time.monotonic() + within_s
         while (states := self.job_states())[job_id] != state:
             assert time.monotonic() < deadline, states
