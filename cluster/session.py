@@ -13,6 +13,7 @@ from typing import Any
 import luthier
 from luthier.cluster.environment import apply_environment, environment
 from luthier.cluster.haproxy import haproxy
+from luthier.cluster.loopback import keep_loopback
 from luthier.config import RunConfig
 from luthier.errors import ResourceError
 
@@ -52,6 +53,9 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
             does not start.
     """
     apply_environment(cfg)
+    address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        keep_loopback(address)
     import ray
 
     if ray.is_initialized():
@@ -59,7 +63,6 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
         _refuse_another(cfg.cluster.address, session.address)
         yield session
         return
-    address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
     with nullcontext() if address else haproxy():
         try:
             ray.init(**(_join(cfg, address) if address else _start_here(cfg, dashboard=dashboard)))

@@ -45,11 +45,11 @@ def serve(
     from luthier.serving import stop
 
     view = view or QuietView()
-    versions, embedder = _to_serve(cfg, refs, view)
+    versions, embedder = to_serve(cfg, refs, view)
     check_port(cfg)
     with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
         base_model_dir = embedder or stages.prepare_model(cfg, view)
-        others = _others(cfg, versions, base_model_dir, view)
+        others = bases_beside(cfg, versions, base_model_dir, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("serve",))
             endpoint = live.go_live(cfg, base_model_dir, [one.ref for one in versions], view, others)
@@ -90,9 +90,9 @@ def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None =
             f"an endpoint that outlives this command needs a key that does so: set {cfg.serve.api_key_env} "
             "(serve.api_key_env) in the environment."
         )
-    versions, embedder = _to_serve(cfg, refs, view)
+    versions, embedder = to_serve(cfg, refs, view)
     base_model_dir = embedder or stages.prepare_model(cfg, view)
-    others = _others(cfg, versions, base_model_dir, view)
+    others = bases_beside(cfg, versions, base_model_dir, view)
     with start(cfg) as session:
         check_resources(cfg, session.resources, ("serve",))
         endpoint = live.roll_out(cfg, base_model_dir, [one.ref for one in versions], view, others)
@@ -120,7 +120,7 @@ def take_down(cfg: RunConfig, view: View | None = None) -> None:
         shut_down()
 
 
-def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[ModelVersion], Path | None]:
+def to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[ModelVersion], Path | None]:
     """The versions, each once, or else the directory of a base model that embeds and needs none.
 
     Raises:
@@ -139,7 +139,9 @@ def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[Mod
         return [], embedder
 
 
-def _others(cfg: RunConfig, versions: Sequence[ModelVersion], base_model_dir: Path, view: View) -> tuple[Base, ...]:
+def bases_beside(
+    cfg: RunConfig, versions: Sequence[ModelVersion], base_model_dir: Path, view: View
+) -> tuple[Base, ...]:
     """Base models besides the config's that the versions are adapters of."""
     from luthier.registry import Registry
     from luthier.trainers.base_model import base_digest
