@@ -42,6 +42,8 @@ class Ticket(BaseModel):
 
     id: str
     """Also the id of the first Ray job, unless the cluster has one of that id by then."""
+    base_id: str
+    """Of the submission: the same run asked for twice has it twice."""
     number: int
     """Counts what this queue has taken."""
     name: str
@@ -76,6 +78,13 @@ class Ticket(BaseModel):
     def job_id(self) -> str | None:
         """Of the newest Ray job."""
         return self.attempts[-1].job_id if self.attempts else None
+
+    @property
+    def status(self) -> str:
+        """Its state, or once it has ended Ray's word for how."""
+        if self.state != "ended":
+            return self.state
+        return (self.attempts[-1].status if self.attempts else None) or "STOPPED"
 
     @property
     def exit_code(self) -> int | None:

@@ -17,9 +17,12 @@ from luthier.cluster.queue.ticket import Attempt, Ticket
 TICK_S = 60.0
 
 
-def ticket(number: int, bundles: Sequence[Bundle], team: str = "a", priority: int = 0, submitted_s: float = 0.0) -> Ticket:
+def ticket(
+    number: int, bundles: Sequence[Bundle], team: str = "a", priority: int = 0, submitted_s: float = 0.0
+) -> Ticket:
     return Ticket(
         id=f"job-{number}",
+        base_id=f"job-{number}",
         number=number,
         name="job",
         verb="train",
@@ -33,7 +36,10 @@ def ticket(number: int, bundles: Sequence[Bundle], team: str = "a", priority: in
 
 @dataclass
 class Simulation:
-    """Time goes in ticks; workers land on the emptiest node that holds them, which is not where the queue thinks."""
+    """Time goes in ticks; a started gang waits, as Ray has it, until all its workers find a node.
+
+    They land on the emptiest nodes that hold them, which is not where the queue thinks.
+    """
 
     nodes: list[Bundle]
     policy: Policy
@@ -42,6 +48,7 @@ class Simulation:
     waiting: list[Ticket] = field(default_factory=list)
     running: dict[str, Ticket] = field(default_factory=dict)
     ended: list[Ticket] = field(default_factory=list)
+    ends_s: dict[str, float] = field(default_factory=dict)
     places: dict[str, list[tuple[int, Bundle]]] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,56 +62,56 @@ class Simulation:
     def spans(self) -> list[Span]:
         return [span for one in (*self.running.values(), *self.ended) for span in one.spans]
 
+    def reserved(self) -> list[Bundle]:
+        return [bundle for one in self.running.values() for bundle in one.gang.bundles]
+
     def tick(self) -> None:
         self.now_s += TICK_S
-        for job in [one for one in self.running.values() if self.now_s - one.attempts[0].started_s >= self.durations_s[one.id]]:
-            del self.running[job.id], self.places[job.id]
+        for job_id in [one for one, end_s in self.ends_s.items() if end_s <= self.now_s]:
+            job = self.running.pop(job_id)
+            del self.places[job_id], self.ends_s[job_id]
             self.ended.append(job.model_copy(update={"attempts": job.with_attempt(ended_s=self.now_s)}))
+        self._give_places()
+        while self._decide():
+            self._give_places()
+
+    def _decide(self) -> bool:
         cluster = Cluster(nodes=tuple(self.nodes), free=tuple(self.free()))
         known = standings(self.spans(), self.policy, self.now_s)
         decision = decide(self.waiting, [*self.running.values()], cluster, known, self.policy, self.now_s)
         self.reasons = decision.waiting
-        for job_id in decision.start:
-            self._start(next(one for one in self.waiting if one.id == job_id))
+        for job in [one for one in self.waiting if one.id in decision.start]:
+            attempt = Attempt(job_id=job.id, started_s=self.now_s)
+            self.running[job.id] = job.model_copy(update={"attempts": (attempt,), "state": "running"})
         self.waiting = [
             one.model_copy(update={"blocked_since_s": self.now_s})
             if one.id == decision.blocked and one.blocked_since_s is None
             else one
             for one in self.waiting
+            if one.id not in decision.start
         ]
+        return bool(decision.start)
 
-    def _start(self, job: Ticket) -> None:
-        self.waiting.remove(job)
-        attempt = Attempt(job_id=job.id, started_s=self.now_s)
-        self.running[job.id] = job.model_copy(update={"attempts": (attempt,), "state": "running"})
-        self.places[job.id] = []
-        for bundle in sorted(job.gang.bundles, key=lambda one: -sum(one.values())):
-            left = self.free()
-            able = [index for index, node in enumerate(left) if fits(bundle, node)]
-            # The queue promises that it fits; where the promise depends on the nodes chosen, any that holds it will do.
-            assert able or self._fits_elsewhere(job), f"{job.id} was started without room"
-            if not able:
-                self.places[job.id] = self._arranged(job)
-                return
-            self.places[job.id].append((max(able, key=lambda index: sum(left[index].values())), bundle))
+    def _give_places(self) -> None:
+        for job in self.running.values():
+            if job.id not in self.places and (found := _search(_ordered(job.gang), self.free())) is not None:
+                self.places[job.id] = found
+                self.ends_s[job.id] = self.now_s + self.durations_s[job.id]
 
-    def _fits_elsewhere(self, job: Ticket) -> bool:
-        return bool(self._arranged(job))
 
-    def _arranged(self, job: Ticket) -> list[tuple[int, Bundle]]:
-        """Any arrangement of the whole gang on what the others leave, by trying all."""
-        others = Simulation(self.nodes, self.policy, {}, places={k: v for k, v in self.places.items() if k != job.id})
-        found = _search(list(job.gang.bundles), others.free())
-        return found or []
+def _ordered(gang: Gang) -> list[Bundle]:
+    return sorted(gang.bundles, key=lambda one: -sum(one.values()))
 
 
 def _search(bundles: list[Bundle], free: list[Bundle]) -> list[tuple[int, Bundle]] | None:
+    """Any arrangement, the emptiest node tried first."""
     if not bundles:
         return []
     first, *rest = bundles
-    for index, node in enumerate(free):
-        if fits(first, node):
-            left = [*free[:index], {key: amount - first.get(key, 0.0) for key, amount in node.items()}, *free[index + 1 :]]
-            if (found := _search(rest, left)) is not None:
+    for index in sorted(range(len(free)), key=lambda one: -sum(free[one].values())):
+        if fits(first, free[index]):
+            node = {key: amount - first.get(key, 0.0) for key, amount in free[index].items()}
+            found = _search(rest, [*free[:index], node, *free[index + 1 :]])
+            if found is not None:
                 return [(index, first), *found]
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.cluster.queue.simulation import TICK_S, Simulation, ticket
 
+from luthier.cluster.queue.accounting import Span
 from luthier.cluster.queue.gang import Bundle, added
 from luthier.cluster.queue.order import Cluster, Decision, Standing, decide
 from luthier.cluster.queue.placement import place
@@ -87,16 +89,14 @@ def test_a_job_that_the_cluster_can_not_hold_any_more_keeps_no_one_waiting() -> 
 
 def test_a_team_over_its_quota_waits_and_another_one_goes_on() -> None:
     policy = Policy(teams={"a": Team(accelerator_hours=10.0, per="day"), "b": Team()})
-    old = ticket(1, [GPU] * 4, team="a")
-    spans = old.model_copy(
-        update={"attempts": ({"job_id": "x", "started_s": 0.0, "ended_s": 3 * 3600.0},)},
-    )
-    spans = Ticket.model_validate(spans.model_dump()).spans
+    spans = [Span(team="a", started_s=0.0, ended_s=3 * 3600.0, accelerators=4.0, cpus=0.0)]
     known = standings(spans, policy, 4 * 3600.0)
     waiting = [ticket(2, [GPU], team="a"), ticket(3, [GPU], team="b"), ticket(4, [{"CPU": 1.0}], team="a")]
     decision = chosen(waiting, policy=policy, standings=known, now_s=4 * 3600.0)
-    assert decision.start == ("job-4", "job-3") or decision.start == ("job-3", "job-4")
-    assert decision.waiting["job-2"].startswith("team a has used 12 of 10 accelerator-hours per day; below that again at")
+    assert set(decision.start) == {"job-3", "job-4"}  # of CPU-hours there is no quota
+    assert decision.waiting["job-2"].startswith(
+        "team a has used 12 of 10 accelerator-hours per day; below that again at"
+    )
     # Two of its twelve hours have left the window half an hour after a day from its start.
     assert "1970-01-02 00:30:0" in decision.waiting["job-2"]
 
@@ -119,10 +119,14 @@ def test_teams_that_have_used_nothing_start_in_turn() -> None:
 
 
 bundles = st.lists(
-    st.fixed_dictionaries({"CPU": st.integers(0, 8).map(float), "GPU": st.integers(0, 4).map(float)}), min_size=1, max_size=4
+    st.fixed_dictionaries({"CPU": st.integers(0, 8).map(float), "GPU": st.integers(0, 4).map(float)}),
+    min_size=1,
+    max_size=4,
 ).filter(lambda found: place(found, NODES) is not None and any(added(found).values()))
 jobs = st.lists(
-    st.tuples(bundles, st.sampled_from(["a", "b"]), st.sampled_from([-50, 0, 50]), st.integers(1, 30)), min_size=1, max_size=14
+    st.tuples(bundles, st.sampled_from(["a", "b"]), st.sampled_from([-50, 0, 50]), st.integers(1, 30)),
+    min_size=1,
+    max_size=14,
 )
 
 
@@ -135,28 +139,25 @@ def simulated(drawn: Sequence[tuple[list[Bundle], str, int, int]]) -> Simulation
 
 
 @given(jobs)
-@settings(max_examples=150, deadline=None)
-def test_all_jobs_end_and_none_starts_without_room(drawn: list[tuple[list[Bundle], str, int, int]]) -> None:
+@settings(max_examples=100, deadline=None)
+def test_all_jobs_end_and_no_more_is_given_than_there_is(drawn: list[tuple[list[Bundle], str, int, int]]) -> None:
     simulation = simulated(drawn)
-    longest = sum(ticks for *_, ticks in drawn)
-    for _ in range(longest + len(drawn) + 1):  # one after the other takes no longer
+    for _ in range(sum(ticks for *_, ticks in drawn) + 1):  # one after the other takes no longer
         simulation.tick()
-        assert all(min(node.values()) >= 0 for node in simulation.free())
-        held = [bundle for one in simulation.running.values() for bundle in one.gang.bundles]
-        assert all(amount <= added(NODES).get(key, 0.0) for key, amount in added(held).items())
+        assert all(amount <= added(NODES).get(key, 0.0) for key, amount in added(simulation.reserved()).items())
     assert len(simulation.ended) == len(drawn)
 
 
 @given(jobs)
-@settings(max_examples=150, deadline=None)
-def test_no_room_is_left_for_a_job_that_nobody_is_kept_waiting_for(drawn: list[tuple[list[Bundle], str, int, int]]) -> None:
+@settings(max_examples=100, deadline=None)
+def test_no_room_is_left_for_a_job_that_is_not_kept_waiting(drawn: list[tuple[list[Bundle], str, int, int]]) -> None:
     simulation = simulated(drawn)
     for _ in range(sum(ticks for *_, ticks in drawn)):
         simulation.tick()
         for job in simulation.waiting:
             if not simulation.reasons[job.id].startswith("held back"):
-                held = [bundle for one in simulation.running.values() for bundle in one.gang.bundles]
-                assert place(job.gang.bundles, simulation.free()) is None or place([*held, *job.gang.bundles], NODES) is None
+                reserved = [*simulation.reserved(), *job.gang.bundles]
+                assert place(job.gang.bundles, simulation.free()) is None or place(reserved, NODES) is None
 
 
 @given(st.integers(0, 10_000))
@@ -198,13 +199,15 @@ def test_shares_go_to_the_weights() -> None:
     policy = Policy(teams={"a": Team(weight=1.0), "b": Team(weight=2.0), "c": Team(weight=5.0)})
     simulation = Simulation(NODES, policy, {})
     generator = random.Random(0)
-    for number in range(3000):
-        simulation.durations_s[f"job-{number}"] = generator.randint(20, 120) * TICK_S
-        simulation.waiting.append(ticket(number, [GPU] * generator.randint(1, 3), "abc"[number % 3]))
-    for _ in range(3000):
+    numbers = itertools.count()
+    for _ in range(600):
+        for team in "abc":
+            while sum(one.team == team for one in simulation.waiting) < 8:
+                one = ticket(next(numbers), [GPU] * generator.randint(1, 3), team, submitted_s=simulation.now_s)
+                simulation.durations_s[one.id] = generator.randint(5, 30) * TICK_S
+                simulation.waiting.append(one)
         simulation.tick()
     known = standings(simulation.spans(), policy, simulation.now_s)
     hours = {team: one.fair.accelerator_hours for team, one in known.items()}
-    assert simulation.waiting  # nobody ran out of jobs
     whole = sum(hours.values())
     assert [round(hours[team] / whole, 2) for team in "abc"] == pytest.approx([1 / 8, 2 / 8, 5 / 8], abs=0.03)
