@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
@@ -76,6 +76,7 @@ def enqueue(asked: Asked, store: Store, policy: Policy, cluster: Cluster | None)
             priority=priority,
             supervise=asked.supervise,
             gang=asked.gang,
+            package_sha256=asked.submission.package.sha256,
             submitted_s=time.time(),
         )
         return Taken(ticket=store.add(ticket, asked.submission), joined=False)
@@ -86,7 +87,7 @@ def free_id(base: str, store: Store) -> str:
     return next(name for name in numbered(base) if name not in store.names())
 
 
-def numbered(base: str) -> Any:
+def numbered(base: str) -> Iterator[str]:
     """base, base-2, base-3, and so on."""
     yield base
     number = 2

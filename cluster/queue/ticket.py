@@ -54,6 +54,8 @@ class Ticket(BaseModel):
     supervise: bool
     """Whether a job that died is handed to the cluster once more."""
     gang: Gang
+    package_sha256: str = ""
+    """Of what it runs."""
     submitted_s: float
     """Unix time."""
     state: State = "queued"

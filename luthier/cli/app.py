@@ -22,6 +22,7 @@ from luthier.cli.options import (
     show_plan,
     view,
 )
+from luthier.cli.queue import queue
 from luthier.cli.serving import serve
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ data = typer.Typer(help="Look at data before training.", no_args_is_help=True, r
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.add_typer(queue, name="queue")
 jobs(app)
 app.command()(serve)
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.cluster.queue.simulation import TICK_S, Simulation, ticket
 
 from luthier.cluster.queue.accounting import Span
 from luthier.cluster.queue.gang import Bundle, added
@@ -18,6 +17,7 @@ from luthier.cluster.queue.placement import place
 from luthier.cluster.queue.standing import standings
 from luthier.cluster.queue.teams import Policy, Team
 from luthier.cluster.queue.ticket import Ticket
+from tests.unit.cluster.queue.simulation import TICK_S, Simulation, ticket
 
 pytestmark = pytest.mark.unit
 
