@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, HTTPException, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
@@ -59,6 +60,7 @@ def make_app(store: Store, packages: Packages, policy: Policy, dispatcher: Dispa
     app = FastAPI(title="luthier queue", lifespan=alive, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, tokens=tokens)
     app.add_exception_handler(LuthierError, _told)
+    app.add_exception_handler(RequestValidationError, _told_of_fields)
     _add_health(app, dispatcher)
     _add_packages(app, packages)
     _add_tickets(app, store, policy, dispatcher, packages, tokens)
@@ -139,3 +141,10 @@ def _told(_: Request, error: Exception) -> JSONResponse:
     """An error as the client raises it again: its class is in its status."""
     status = 422 if isinstance(error, ResourceError) else 400 if isinstance(error, ConfigError) else 500
     return JSONResponse({"detail": str(error)}, status)
+
+
+def _told_of_fields(_: Request, error: Exception) -> JSONResponse:
+    """What is wrong with a request, without what it held: that may be a secret of the job's environment."""
+    assert isinstance(error, RequestValidationError)
+    told = [f"{'.'.join(map(str, one['loc'][1:])) or 'the request'}: {one['msg']}" for one in error.errors()]
+    return JSONResponse({"detail": "\n".join(told)}, 400)

@@ -100,8 +100,9 @@ def _client(queue_url: str, token: str | None) -> Iterator[httpx.Client]:
         raise ConfigError(f"--queue is {queue_url!r}; give the queue as http://HOST:8266.")
     given = token or ray_token()
     headers = {"Authorization": f"Bearer {given}"} if given else {}
+    secure = queue_url.startswith("https:")  # only then are the authorities worth the time that reading them takes
     try:
-        with httpx.Client(base_url=queue_url, headers=headers, timeout=_TIMEOUT) as client:
+        with httpx.Client(base_url=queue_url, headers=headers, timeout=_TIMEOUT, verify=secure) as client:
             yield client
     except httpx.HTTPError as error:
         raise ResourceError(

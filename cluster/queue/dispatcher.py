@@ -38,6 +38,9 @@ NUM_TRIES = 3
 KEPT_S = 90 * 86400.0
 """How long the queue remembers jobs that are over."""
 
+_REST_S = 0.2
+"""Least time between two looks."""
+
 _TIDY_S = 600.0
 
 
@@ -82,6 +85,7 @@ class Dispatcher:
         while not self._ending.is_set():
             self._wake.clear()
             self.tick()
+            self._ending.wait(min(_REST_S, self._interval_s))  # a burst of submissions is looked at together
             self._wake.wait(self._interval_s)
 
     def tick(self) -> None:
@@ -172,8 +176,7 @@ class Dispatcher:
             spans = [span for ticket in tickets for span in ticket.spans if self._counts(span.ended_s, now_s)]
             running = [ticket for ticket in tickets if ticket.holds]
             decision = decide(waiting, running, cluster, standings(spans, self._policy, now_s), self._policy, now_s)
-            for ticket_id, reason in decision.waiting.items():
-                self._store.change(ticket_id, lambda one, reason=reason: one.model_copy(update={"reason": reason}))  # type: ignore[misc]
+            self._store.explain(decision.waiting)
             if decision.blocked:
                 self._store.change(decision.blocked, lambda one: _blocked(one, now_s))
         for ticket_id in decision.start:

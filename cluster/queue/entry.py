@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, field_validator
 
 from luthier.cluster.queue.feasible import problems
 from luthier.cluster.queue.gang import Gang
@@ -15,6 +15,7 @@ from luthier.cluster.queue.teams import Policy
 from luthier.cluster.queue.ticket import Ticket
 from luthier.cluster.submission import Submission
 from luthier.errors import ConfigError, ResourceError
+from luthier.safe_files import Sha256
 
 
 class Asked(BaseModel):
@@ -31,6 +32,12 @@ class Asked(BaseModel):
     supervise: bool = False
     again: bool = False
     """A new job, even while the same one waits or runs."""
+
+    @field_validator("submission")
+    @classmethod
+    def _package_has_a_digest(cls, submission: Submission) -> Submission:
+        TypeAdapter(Sha256).validate_python(submission.package.sha256)  # it names a file of the queue's directory
+        return submission
 
 
 class Taken(BaseModel):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -133,6 +133,20 @@ class Store:
                     self._write(ticket)
                 self._tickets[ticket_id] = ticket
             return ticket
+
+    def explain(self, reasons: Mapping[str, str]) -> None:
+        """Write down why tickets wait, all at once."""
+        with self._lock:
+            told = {
+                ticket_id: self._tickets[ticket_id].model_copy(update={"reason": reason})
+                for ticket_id, reason in reasons.items()
+                if self._tickets[ticket_id].reason != reason
+            }
+            if told:
+                with self._transaction():
+                    for ticket in told.values():
+                        self._write(ticket)
+                self._tickets |= told
 
     def forget(self, is_old: Callable[[Ticket], bool]) -> None:
         """Drop tickets that are over and old."""
