@@ -38,6 +38,8 @@ class QueueProcess:
         self.token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
         (directory / "teams.yaml").write_text(teams)
         self._package = _package(directory)
+        # Not the head's own: by those its processes are found when it is to fall.
+        self._environment = {key: value for key, value in head.environment.items() if "gcs_storage" not in key}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,7 +61,7 @@ class QueueProcess:
             str(self._port),
         ]
         with (place / "queue.log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._head.environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
         self._until(lambda: self._answers(), "the queue answers")
 
     def kill(self) -> None:
@@ -72,7 +74,7 @@ class QueueProcess:
     def luthier(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``luthier queue ...`` against it."""
         command = [sys.executable, "-m", "luthier.cli", "queue", *arguments, "--queue", self.url]
-        return subprocess.run(command, env=self._head.environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60)
 
     def put(
         self,
