@@ -17,6 +17,9 @@ PATIENCE_S = 600.0
 
 _PAUSE_S = 1.0
 
+_TRIES_AFTER_END = 3
+"""The log of a job whose machine fell went with it."""
+
 
 def follow(job: str, address: str | None = None, *, patience_s: float = PATIENCE_S) -> Iterator[str]:
     """What a job prints, in pieces, until it has ended; each character once.
@@ -33,20 +36,29 @@ def follow(job: str, address: str | None = None, *, patience_s: float = PATIENCE
         ResourceError: The cluster does not know the job, or is away for longer.
     """
     job_id = known(connect(address), job).job_id
-    seen, answered = 0, time.monotonic()
+    seen, answered, broken_after_end = 0, time.monotonic(), 0
     while True:
+        is_whole = False
         try:
             for piece in _unseen(job_id, address, seen):
                 seen, answered = seen + len(piece), time.monotonic()
                 yield piece
+            is_whole = True
+        except ResourceError:
+            time.sleep(_PAUSE_S)
+        try:
             job_now = find(connect(address), job_id)
-            if job_now is None or job_now.ended:
-                return
-            answered = time.monotonic()
         except ResourceError as error:
             if time.monotonic() - answered > patience_s:
                 raise _lost(job_id, url_of(address), patience_s) from error
-        time.sleep(_PAUSE_S)
+            continue
+        answered = time.monotonic()
+        if job_now is None:
+            return
+        if job_now.ended:
+            broken_after_end += 1
+            if is_whole or broken_after_end >= _TRIES_AFTER_END:
+                return
 
 
 def settled(job_id: str, address: str | None = None, *, patience_s: float = PATIENCE_S) -> Job | None:

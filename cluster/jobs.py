@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -208,7 +208,9 @@ def find(client: JobSubmissionClient, job_id: str) -> Job | None:
         ResourceError: The cluster does not answer as it should.
     """
     try:
-        return _to_job(client.get_job_info(job_id))
+        details = client.get_job_info(job_id)
+        _tell_of_fallen_head(client, [details])
+        return _to_job(details)
     except (RuntimeError, OSError) as error:
         if "does not exist" in str(error):  # a head that is starting has a 404 of other words for every path
             return None
@@ -228,8 +230,26 @@ def known(client: JobSubmissionClient, job: str) -> Job:
 
 
 def _all_jobs(client: JobSubmissionClient) -> tuple[Job, ...]:
-    found = [_to_job(details) for details in client.list_jobs() if details.submission_id]
+    details = [one for one in client.list_jobs() if one.submission_id]
+    _tell_of_fallen_head(client, details)
+    found = [_to_job(one) for one in details]
     return tuple(sorted(found, key=lambda job: job.started_s or 0.0, reverse=True))
+
+
+def _tell_of_fallen_head(client: JobSubmissionClient, jobs: Sequence[JobDetails]) -> None:
+    """Have a new head settle what ran on the one before it.
+
+    A head that comes back on stored records has those jobs as running. It looks after them only once a request reaches
+    its agent, and of the few that do, asking to stop a job that nothing runs any more is the one without an effect.
+    """
+    at_work = {one.driver_node_id: one.submission_id for one in jobs if not one.status.is_terminal()}
+    if not any(at_work):
+        return
+    reply = client._do_request("GET", "/nodes?view=summary")
+    nodes = [one["raylet"] for one in reply.json()["data"]["summary"]] if reply.status_code == 200 else []
+    for node in nodes:
+        if node.get("state") == "DEAD" and (job_id := at_work.get(node.get("nodeId"))):
+            client.stop_job(job_id)
 
 
 def _to_job(details: JobDetails) -> Job:

@@ -20,6 +20,9 @@ from luthier.ports import free_port
 
 BIN = Path(sys.executable).parent
 
+_PLACE = "RAY_gcs_storage_path"
+"""Variable of every process of a head, those of its jobs included."""
+
 
 class RayHead:
     """A head that asks for a token and keeps its records on disk, so that it can fall and be started again.
@@ -46,14 +49,19 @@ class RayHead:
             **inherited,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_gcs_storage": "rocksdb",
-            "RAY_gcs_storage_path": str(directory / "gcs"),
             "PATH": f"{BIN}:{os.environ['PATH']}",  # the job runs `python`: this one
         }
+        self._stored = {"RAY_gcs_storage": "rocksdb", _PLACE: str(directory / "gcs")}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start, and wait until the job server answers."""
+        """Start, and wait until the job server answers. Ray gives a daemon 30 s to start, which a busy machine may miss."""
+        for last in (False, False, True):
+            if self._started(last=last):
+                return
+            self.kill()
+
+    def _started(self, *, last: bool) -> bool:
         ports = ("--ray-client-server-port", "--dashboard-agent-listen-port", "--metrics-export-port")
         command = [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
         command += ["--node-ip-address=127.0.0.1", f"--num-cpus={self._num_cpus}"]
@@ -62,12 +70,20 @@ class RayHead:
         command += [f"{option}={free_port()}" for option in ports]
         with (self.directory / "head.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+                command,
+                env={**self.environment, **self._stored},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 90
         while self.luthier("list", "--json", timeout_s=60).returncode != 0:
-            assert self._process.poll() is None and time.monotonic() < deadline, self._log()
+            fell = self._process.poll() is not None
+            assert not (fell and last) and time.monotonic() < deadline, self._log()
+            if fell:
+                return False
             time.sleep(0.5)
+        return True
 
     def luthier(
         self, *arguments: str, cwd: Path | None = None, timeout_s: float = 240
@@ -86,6 +102,11 @@ class RayHead:
         assert self._process is not None
         below = psutil.Process(self._process.pid).children(recursive=True)
         return [process for process in below if name in " ".join(_command_line(process))]
+
+    def await_fall(self) -> None:
+        """Wait until the head has noticed that one of its daemons is gone, and has ended."""
+        assert self._process is not None
+        self._process.wait(timeout=60)
 
     def kill(self) -> None:
         """SIGKILL for every process of the head, as when its machine goes."""
@@ -129,7 +150,7 @@ def _command_line(process: psutil.Process) -> Sequence[str]:
 
 def _variables(process: psutil.Process) -> Sequence[str]:
     try:
-        return (process.environ().get("RAY_gcs_storage_path", ""),)
+        return (process.environ().get(_PLACE, ""),)
     except psutil.Error:
         return ()
 
