@@ -116,7 +116,7 @@ class QueueProcess:
             return False
 
     def _until(self, holds: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not holds():
             assert time.monotonic() < deadline, f"waited in vain that {what}\n{self._log()}"
             time.sleep(0.1)

@@ -13,16 +13,17 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 
 def test_jobs_outlive_the_head(tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
+    ran, alone = tmp_path / "ran", tmp_path / "alone"
     first_time = f"import pathlib, time; p = pathlib.Path({str(ran)!r}); again = p.exists(); p.touch()"
     with ray_head() as head:
         queue = QueueProcess(head, tmp_path, "teams: {team: {}}")
         queue.start()
         try:
             queue.put("supervised", f"{first_time}; time.sleep(0 if again else 600)", num_cpus=1.0, supervise=True)
-            queue.put("alone", "import time; time.sleep(600)", num_cpus=1.0)
-            queue.until("alone", lambda one: one.state == "running")
-            queue.until("supervised", lambda _: ran.exists())
+            queue.put(
+                "alone", f"import pathlib, time; pathlib.Path({str(alone)!r}).touch(); time.sleep(600)", num_cpus=1.0
+            )
+            queue.until("supervised", lambda _: ran.exists() and alone.exists())
             queue.put("waiting")
             head.kill()
             queue.put("meanwhile")  # is taken although nobody can be asked
