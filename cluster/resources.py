@@ -5,7 +5,7 @@ Ray waits for ever on a request that no cluster can meet, so the comparison come
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -62,11 +62,15 @@ def shortages(
     cfg: RunConfig, cluster_resources: Mapping[str, float], stages: tuple[Stage, ...] = STAGES
 ) -> tuple[str, ...]:
     """One sentence for each resource of which a stage asks more than the cluster has."""
+    return unmet([demand for demand in demands(cfg) if demand.stage.partition(" ")[0] in stages], cluster_resources)
+
+
+def unmet(asked: Sequence[Demand], cluster_resources: Mapping[str, float]) -> tuple[str, ...]:
+    """One sentence for each resource of which a demand asks more than the cluster has."""
     return tuple(
         f"{demand.stage} asks for {amount:g} {key}, the cluster has {cluster_resources.get(key, 0.0):g}; "
         f"{demand.remedy}, or use a larger cluster (cluster.address, cluster.num_cpus)."
-        for demand in demands(cfg)
-        if demand.stage.partition(" ")[0] in stages
+        for demand in asked
         for key, amount in demand.resources.items()
         if amount > cluster_resources.get(key, 0.0)
     )

@@ -23,6 +23,7 @@ from luthier.cli.options import (
     show_plan,
     view,
 )
+from luthier.cli.queue import queue
 from luthier.cli.serving import serve
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.add_typer(cluster, name="cluster")
+app.add_typer(queue, name="queue")
 jobs(app)
 app.command()(serve)
 

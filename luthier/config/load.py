@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from luthier.config.run import RunConfig
 from luthier.config.source import KeyPath, Source, read_source
 from luthier.errors import ConfigError
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -31,7 +33,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     source = read_source(Path(path))
     for assignment in overrides:
         source.override(assignment)
-    return _validate(source)
+    return validate(source, RunConfig)
 
 
 def apply_overrides(cfg: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
@@ -43,7 +45,7 @@ def apply_overrides(cfg: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     source = Source("overrides", copy.deepcopy(cfg.model_dump(mode="json")))
     for dotted, value in overrides.items():
         source.set(dotted, value, f"override {dotted}={value!r}")
-    return _validate(source)
+    return validate(source, RunConfig)
 
 
 def config_hash(cfg: RunConfig) -> str:
@@ -62,13 +64,24 @@ def json_schema() -> dict[str, Any]:
     return RunConfig.model_json_schema()
 
 
-def _validate(source: Source) -> RunConfig:
+def validate(source: Source, model: type[Checked]) -> Checked:
+    """A config class's instance of what was read.
+
+    Args:
+        source: What was read.
+        model: The class.
+
+    Raises:
+        ConfigError: Every problem found, each with its key, value, place and remedy.
+    """
     try:
-        return RunConfig.model_validate(source.data)
+        return model.model_validate(source.data)
     except ValidationError as error:
         details = [dict(detail) for detail in error.errors()]
         telling = [detail for detail in details if detail["type"] != "too_short"] or details
-        raise ConfigError("\n".join(_describe(detail, source) for detail in _one_per_key(telling, source))) from error
+        raise ConfigError(
+            "\n".join(_describe(detail, source, model) for detail in _one_per_key(telling, source))
+        ) from error
 
 
 def _one_per_key(details: Sequence[dict[str, Any]], source: Source) -> list[dict[str, Any]]:
@@ -83,13 +96,13 @@ def _one_per_key(details: Sequence[dict[str, Any]], source: Source) -> list[dict
     return list(merged.values())
 
 
-def _describe(detail: Mapping[str, Any], source: Source) -> str:
+def _describe(detail: Mapping[str, Any], source: Source, model: type[BaseModel]) -> str:
     """One pydantic error as one line: place, key, value, rule, remedy."""
     path = tuple(_real_path(detail["loc"], source.data, absent_key=detail["type"] == "missing"))
     dotted = ".".join(map(str, path)) or "the configuration"
     where = source.origin(path)
     if detail["type"] == "extra_forbidden":
-        known = _keys_at(detail["loc"][:-1])
+        known = _keys_at(model, detail["loc"][:-1])
         near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(known)}."
         return f"{where}: unknown key {dotted!r}; {hint}"
@@ -120,9 +133,9 @@ def _real_path(loc: Sequence[str | int], data: Any, *, absent_key: bool) -> Iter
         yield part
 
 
-def _keys_at(loc: KeyPath) -> list[str]:
-    """Names of the fields that the model at a location has."""
-    model: type[BaseModel] = RunConfig
+def _keys_at(model: type[BaseModel], loc: KeyPath) -> list[str]:
+    """Names of the fields that the class at a location below another class has."""
+    candidates: list[type[BaseModel]] = []
     for part in loc:
         if isinstance(part, str) and part in model.model_fields:
             models = list(_models_in(model.model_fields[part].annotation))
