@@ -49,13 +49,13 @@ class Job(BaseModel):
         """Whether nothing will change any more."""
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
-    @property
-    def shell_exit_code(self) -> int:
-        """The command's exit code as a shell tells it: 128 and the signal's number where a signal ended it; 1 where the
-        command did not come to an end of its own."""
-        if self.exit_code is None:
-            return 0 if self.status == "SUCCEEDED" else 1
-        return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
+
+def shell_exit_code(status: str, exit_code: int | None) -> int:
+    """A job's exit code as a shell tells it: 128 and the signal's number where a signal ended it; 1 where the command did
+    not come to an end of its own."""
+    if exit_code is None:
+        return 0 if status == "SUCCEEDED" else 1
+    return exit_code if exit_code >= 0 else 128 - exit_code
 
 
 def status(job: str, address: str | None = None) -> Job:

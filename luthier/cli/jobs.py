@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from luthier.cli.attending import attend_job, attend_ticket, exit_like
 from luthier.cli.options import Address, AsJson, ConfigPath, DryRun, Overrides, emit, load, show_plan
-from luthier.cli.status import status
+from luthier.cli.status import read_key, status
 from luthier.errors import ConfigError
 
 if TYPE_CHECKING:
-    from luthier.cluster.jobs import Job
+    from luthier.cluster.queue.ticket import Ticket
     from luthier.cluster.submission import Submission
+    from luthier.config import RunConfig
 
 JobRef = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the name of its run: the newest of it.")]
 VERBS = ("run", "train", "tune", "evaluate")
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended, as in a shell."""
 
 
 def jobs(app: typer.Typer) -> None:
@@ -44,6 +44,14 @@ def submit(
     supervise: Annotated[
         bool, typer.Option("--supervise", help="Submit once more where the job or its head dies; the run resumes.")
     ] = False,
+    queue: Annotated[str | None, typer.Option("--queue", help="Let the job wait its turn in this queue.")] = None,
+    team: Annotated[str | None, typer.Option(help="With --queue: whose job it is.")] = None,
+    priority: Annotated[
+        str | None, typer.Option(help="With --queue: low, normal, high, urgent, or a number from -100 to 100.")
+    ] = None,
+    team_token_file: Annotated[
+        Path | None, typer.Option("--team-token-file", help="With --queue: file of the team's own token.")
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,8 +59,10 @@ def submit(
     cfg = load(config, overrides)
     if verb not in VERBS:
         raise ConfigError(f"--verb is {verb!r}; it must be one of {', '.join(VERBS)}.")
-    if supervise and not wait:
-        raise ConfigError("--supervise needs somebody who watches the job; leave --no-wait out.")
+    if queue is None and any((team, priority, team_token_file)):
+        raise ConfigError("--team, --priority and --team-token-file are of a queue; name it with --queue URL.")
+    if supervise and not wait and queue is None:
+        raise ConfigError("--supervise needs somebody who watches the job: leave --no-wait out, or name a --queue.")
     if dry_run:
         return show_plan(cfg, as_json=as_json)
     from luthier.cluster.jobs import url_of
@@ -60,9 +70,16 @@ def submit(
 
     with tempfile.TemporaryDirectory(prefix="luthier-package-") as scratch:
         submission = prepare(Path(config), overrides or [], verb, url_of(address), Path(scratch))  # type: ignore[arg-type]
+        if queue is not None:
+            asked = {"team": team, "priority": priority, "supervise": supervise, "again": again}
+            token = None if team_token_file is None else read_key(team_token_file, "--team-token-file")
+            ticket = _enqueue(cfg, submission, queue, token, asked, as_json=as_json)
+            if wait:
+                attend_ticket(ticket, queue, address, token, as_json=as_json)
+            return emit({"job_id": ticket.id}, as_json=as_json, text=f"look at it: luthier queue show {ticket.id}")
         job_id = _start_or_join(submission, address, again=again, as_json=as_json)
         if wait:
-            _attend(job_id, address, submission if supervise else None, as_json=as_json)
+            attend_job(job_id, address, submission if supervise else None, as_json=as_json)
     follow_it = f"luthier logs -f {job_id}" + (f" --address {address}" if address else "")
     emit({"job_id": job_id}, as_json=as_json, text=f"follow it: {follow_it}")
 
@@ -83,29 +100,17 @@ def _start_or_join(submission: Submission, address: str | None, *, again: bool, 
     return job_id
 
 
-def _attend(job_id: str, address: str | None, submission: Submission | None, *, as_json: bool) -> NoReturn:
-    """Show a job to its end, and exit with its code."""
-    from rich.console import Console
+def _enqueue(
+    cfg: RunConfig, submission: Submission, queue: str, token: str | None, asked: dict[str, Any], *, as_json: bool
+) -> Ticket:
+    from luthier.cluster.queue.client import enqueue
+    from luthier.cluster.queue.gang import gang_of
 
-    from luthier.cli.log_screen import LogScreen
-    from luthier.cluster.supervise import attend
-
-    screen = LogScreen(Console(stderr=as_json), bars=True)
-    try:
-        job = attend(
-            job_id, screen.show, lambda text: typer.echo(text, err=as_json), submission=submission, address=address
-        )
-    except KeyboardInterrupt:
-        typer.echo(f"{job_id} goes on; stop it with: luthier stop {job_id}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    _exit_like(job, result=screen.result, as_json=as_json)
-
-
-def _exit_like(job: Job, *, as_json: bool, **facts: Any) -> NoReturn:
-    """Say how a job ended, and exit with its code."""
-    code = "" if job.exit_code is None else f", exit code {job.exit_code}"
-    emit({**job.model_dump(), **facts}, as_json=as_json, text=f"{job.job_id}: {job.status}{code}")
-    raise typer.Exit(job.shell_exit_code)
+    typer.echo(f"sending {submission.package}", err=as_json)
+    taken = enqueue(queue, submission, gang_of(cfg, submission.verb), token=token, **asked)
+    how = "joining the same run" if taken.joined else "queued"
+    typer.echo(f"{how}: {taken.ticket.id}, team {taken.ticket.team}", err=as_json)
+    return taken.ticket
 
 
 def list_jobs(address: Address = None, as_json: AsJson = False) -> None:
@@ -148,7 +153,7 @@ def wait(
     """Wait until a job has ended, and exit with its code."""
     from luthier.cluster import jobs as jobs_api
 
-    _exit_like(jobs_api.wait(job, address=address, timeout_s=timeout), as_json=as_json)
+    exit_like(jobs_api.wait(job, address=address, timeout_s=timeout), as_json=as_json)
 
 
 def stop(job: JobRef, address: Address = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:

@@ -71,12 +71,19 @@ def _one_job(job: str, address: str | None, *, as_json: bool) -> None:
 
 
 def _key(key_env: str, key_file: Path | None) -> str | None:
-    if key_file is None:
-        return os.environ.get(key_env)
+    return os.environ.get(key_env) if key_file is None else read_key(key_file, "--key-file")
+
+
+def read_key(path: Path, option: str) -> str:
+    """The key or token in a file that an option names.
+
+    Raises:
+        ConfigError: It can't be read.
+    """
     try:
-        return key_file.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--key-file: {str(key_file)!r} can't be read; name a file that holds a key.") from error
+        raise ConfigError(f"{option}: {str(path)!r} can't be read; name a file that holds one.") from error
 
 
 def _show(look: Callable[[], dict[str, Any]], *, watch: bool, interval_s: float, as_json: bool) -> None:
