@@ -22,6 +22,7 @@ from luthier.cli.options import (
     show_plan,
     view,
 )
+from luthier.cli.preflight import preflight
 from luthier.cli.serving import serve
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 jobs(app)
 app.command()(serve)
+app.command()(preflight)
 
 
 @app.command()
