@@ -14,6 +14,7 @@ from luthier.config.run import RunConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import LuthierError, OutOfMemory, ResourceError, TrainingFailed
 from luthier.manifest import Manifest
+from luthier.redaction import PROCESS
 from luthier.trainers.artifact import write_artifact
 from luthier.trainers.checkpoint import Checkpoint
 from luthier.trainers.earlier import EarlierTask, Start
@@ -182,6 +183,7 @@ def _patience(train: TrainConfig) -> tuple[float, int]:
     return wait_s, max(_ELASTIC_WAITS, math.ceil(train.start_timeout_s / wait_s))
 
 
+@PROCESS.errors()
 def _worker_main(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray.train

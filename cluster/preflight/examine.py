@@ -15,7 +15,6 @@ from luthier.cluster.preflight.disk import REGISTRY, STORAGE, written_bytes
 from luthier.cluster.preflight.facts import NodeFacts, Question, answer
 from luthier.cluster.preflight.findings import CLUSTER, DRIVER, Finding, Report, report
 from luthier.cluster.preflight.nodes import (
-    ANSWER_TIMEOUT_S,
     Node,
     alive_nodes,
     ask_nodes,
@@ -68,7 +67,6 @@ def examine(
     *,
     port: bool = False,
     until: ExitStack | None = None,
-    timeout_s: float = ANSWER_TIMEOUT_S,
 ) -> Report:
     """Look at everything, and tell what was found.
 
@@ -78,7 +76,6 @@ def examine(
         also: Further checks.
         port: Whether ``serve.port`` is to be free on the cluster's head.
         until: What holds the session that is opened here; None: it is closed at the end.
-        timeout_s: How long nodes may take to answer.
     """
     began = time.monotonic()
     found: list[Finding] = []
@@ -87,7 +84,7 @@ def examine(
         nodes = _nodes(cfg, until or stack, found)
         with tried_here(_places(cfg)) as (places, seen):
             question = _question(cfg, stages, places, nodes, port=port)
-            facts = _facts(question, seen, nodes, cfg, found, timeout_s)
+            facts = _facts(question, seen, nodes, cfg, found)
             found += checks.check_facts(facts, question, written_bytes(cfg) if set(stages) & _TRAINING else {})
         found += _shortages(cfg, stages, nodes)
         found += _token(cfg, nodes, facts)
@@ -171,7 +168,6 @@ def _facts(
     nodes: tuple[Node, ...] | None,
     cfg: RunConfig,
     found: list[Finding],
-    timeout_s: float,
 ) -> dict[str, NodeFacts]:
     """What the driver and, on a cluster of more than this node, every node told."""
     alone = nodes is None or is_this_process(nodes)
@@ -179,7 +175,7 @@ def _facts(
     if nodes is None or alone:
         return facts
     worker = cfg.train.reserved_per_worker
-    told = ask_nodes({node.node_id: question_for(node, question, worker) for node in nodes}, timeout_s)
+    told = ask_nodes({node.node_id: question_for(node, question, worker) for node in nodes})
     for node in nodes:
         answered = told[node.node_id]
         if isinstance(answered, str):

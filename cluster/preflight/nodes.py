@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.cluster.preflight.facts import NodeFacts, Question, answer
 
-ANSWER_TIMEOUT_S = 60.0
-"""A node's first task may have to fetch luthier and start a Python process."""
+TIMEOUT_VARIABLE = "LUTHIER_PREFLIGHT_TIMEOUT_S"
+"""Environment variable: how long nodes may take to answer, in seconds."""
+
+_ANSWER_TIMEOUT_S = 60.0  # a node's first task may have to fetch luthier and start a Python process
 
 _HEAD = "node:__internal_head__"
 
@@ -57,12 +60,11 @@ def is_this_process(nodes: tuple[Node, ...]) -> bool:
     return len(nodes) == 1 and nodes[0].node_id == ray.get_runtime_context().get_node_id()
 
 
-def ask_nodes(questions: Mapping[str, Question], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, NodeFacts | str]:
+def ask_nodes(questions: Mapping[str, Question]) -> dict[str, NodeFacts | str]:
     """Ask nodes at once.
 
     Args:
         questions: What to ask, by the id of the node.
-        timeout_s: How long to wait for all of them.
 
     Returns:
         What each answered, by id; a text: why it did not.
@@ -70,6 +72,7 @@ def ask_nodes(questions: Mapping[str, Question], timeout_s: float = ANSWER_TIMEO
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    timeout_s = float(os.environ.get(TIMEOUT_VARIABLE, _ANSWER_TIMEOUT_S))
     task = ray.remote(num_cpus=0, max_retries=0)(answer)
     asked: dict[Any, str] = {}
     for node_id, question in questions.items():

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from luthier.config.literal_secrets import refuse_literal_secrets
 from luthier.config.run import RunConfig
 from luthier.config.source import KeyPath, Source, read_source
 from luthier.errors import ConfigError
@@ -63,6 +64,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _validate(source: Source) -> RunConfig:
+    refuse_literal_secrets(source)
     try:
         return RunConfig.model_validate(source.data)
     except ValidationError as error:
