@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -68,9 +69,10 @@ class Redaction:
 
     def _clean(self, error: BaseException) -> None:
         error.args = tuple(self.text(part) if isinstance(part, str) else part for part in error.args)
-        for name, value in vars(error).items():
-            if isinstance(value, str):
-                setattr(error, name, self.text(value))
+        for name in (*vars(error), "filename", "filename2", "strerror"):  # the last three are slots of an OSError
+            value = getattr(error, name, None)
+            if isinstance(value, str | os.PathLike) and self.text(str(value)) != str(value):
+                setattr(error, name, self.text(str(value)))
 
     @contextmanager
     def errors(self) -> Iterator[None]:

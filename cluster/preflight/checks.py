@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from luthier.cluster.preflight.facts import NodeFacts, Question
 from luthier.cluster.preflight.findings import CLUSTER, DRIVER, Finding
@@ -131,16 +131,17 @@ def gpus(node: str, told: Gpus) -> Iterator[Finding]:
             yield Finding("gpu", node, f"{name} had driver errors: Xid {', '.join(map(str, serious))}", reset)
 
 
-def authentication(asks: bool | None, address: str, allowed: bool | str) -> Iterator[Finding]:
+def authentication(asks: bool | None, addresses: Sequence[str], allowed: bool | str) -> Iterator[Finding]:
     """A cluster that asks nobody for a token is refused, unless the config names it.
 
     Args:
         asks: Whether it asks; None: it could not be found out.
-        address: The cluster.
+        addresses: What the cluster goes by; the first is shown.
         allowed: ``cluster.allow_unauthenticated``.
     """
-    if asks is not False or allowed is True or allowed == address:
+    if asks is not False or allowed is True or allowed in addresses:
         return
+    address = addresses[0]
     problem = f"the cluster at {address} asks nobody for a token: whoever reaches it can run code on it"
     remedy = (
         f"start it with RAY_AUTH_MODE=token, or, if it is meant to be open, set cluster.allow_unauthenticated={address}"

@@ -224,12 +224,14 @@ def _token(cfg: RunConfig, nodes: tuple[Node, ...] | None, facts: Mapping[str, N
     if nodes is None:
         if not cfg.cluster.address and not os.environ.get("RAY_ADDRESS"):
             yield from checks.authentication(
-                local_cluster_asks_for_token(), "this machine", cfg.cluster.allow_unauthenticated
+                local_cluster_asks_for_token(), ("local",), cfg.cluster.allow_unauthenticated
             )
         return
     answers = {told.asks_for_token for told in facts.values()} - {None}
     asks = False if False in answers else True if answers else None
-    yield from checks.authentication(asks, _address(), cfg.cluster.allow_unauthenticated)
+    named = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
+    addresses = [address for address in (named, _address()) if address not in (None, "auto")]
+    yield from checks.authentication(asks, addresses, cfg.cluster.allow_unauthenticated)
 
 
 def _looked_at(

@@ -81,6 +81,7 @@ def three_nodes(config: Path, other_peft: Path) -> Iterator[Cluster]:
         yield head
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_MOUNTS, reason="needs mount namespaces")
 def test_what_is_wrong_on_single_nodes_is_one_list(three_nodes: Cluster, config: Path) -> None:
     told = preflight(three_nodes, config, **SECRET)
@@ -115,6 +116,7 @@ def _version(package: str) -> str:
     return version(package)
 
 
+@pytest.mark.slow
 def test_a_node_that_hangs_is_one_finding(config: Path) -> None:
     with cluster_of(({}, ())) as head:
         stopped = [one for one in psutil.process_iter(["cmdline"]) if _is_node_of(one, head)]
