@@ -137,8 +137,9 @@ def test_secrets_stand_nowhere_after_a_run_that_tells_them(head: Cluster, projec
 def test_secrets_stand_nowhere_after_an_error_that_holds_them(head: Cluster, project: Path) -> None:
     done = submit(head, project, "train", f"model.model_name_or_path={project / 'broken'}")
     assert done.returncode == 1
+    found = traces(head, project, done)
     assert "refused: [secret HF_TOKEN] [secret WANDB_API_KEY]" in done.stdout
-    assert places_of_canaries(traces(head, project, done)) == {}
+    assert places_of_canaries(found) == {}
 
 
 def test_what_is_no_secret_of_the_run_is_found(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

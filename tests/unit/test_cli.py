@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 QUICKSTART = "configs/quickstart.yaml"
 VERBS = (
     *("run", "train", "tune", "evaluate", "serve", "plan", "export", "schema", "data", "models"),
-    *("submit", "status", "logs", "stop"),
+    *("submit", "status", "logs", "stop", "preflight"),
 )
 
 
