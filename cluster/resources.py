@@ -98,7 +98,7 @@ def ask_cluster(cfg: RunConfig, address: str) -> dict[str, float]:
 def _ask_dashboard(url: str) -> dict[str, float]:
     from ray.util.state import list_nodes
 
-    from luthier.cluster.submit import connect
+    from luthier.cluster.jobs import connect
 
     connect(url)  # names what is wrong within seconds
     total: dict[str, float] = {}

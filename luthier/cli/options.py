@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,16 +40,27 @@ def load(config: str, overrides: list[str] | None) -> RunConfig:
 
 
 def view(*, as_json: bool) -> View:
-    """Progress on stderr, or none."""
+    """Progress on stderr: bars, or in a job events for those who follow it; with ``as_json`` none."""
     from rich.console import Console
 
-    from luthier.view import QuietView, RichView
+    from luthier import events
+    from luthier.bars import Bars
+    from luthier.console_view import ConsoleView
+    from luthier.view import QuietView
 
-    return QuietView() if as_json else RichView(Console(stderr=True))
+    if as_json:
+        return QuietView()
+    console = Console(stderr=True)
+    return ConsoleView(console, events.BarEvents(sys.stderr) if events.wanted() else Bars(console))
 
 
 def emit(result: Any, *, as_json: bool, text: Any = None) -> None:
-    """Print a result: as JSON, or as a table or text for people (JSON where there is none)."""
+    """Print a result: as JSON, or as a table or text for people (JSON where there is none); in a job it is an event
+    too."""
+    from luthier import events
+
+    if events.wanted() and result is not None:
+        typer.echo(events.line_of("result", result))
     if as_json or text is None:
         typer.echo(json.dumps(result, indent=None if as_json else 1, default=str))
         return

@@ -18,7 +18,7 @@ from luthier.errors import ConfigError, LuthierError, ResourceError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from luthier.cluster.submit import Job
+    from luthier.cluster.jobs import Job
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8000"
 KEY_ENV = "LUTHIER_API_KEY"
@@ -30,7 +30,9 @@ Answer = TypeVar("Answer")
 
 
 def status(
-    job: Annotated[str, typer.Argument(metavar="[JOB]", help="Only this job.")] = "",
+    job: Annotated[
+        str, typer.Argument(metavar="[JOB]", help="Only this job, by its id or by the name of its run.")
+    ] = "",
     endpoint: Annotated[
         str | None, typer.Option(help=f"URL of the endpoint; without one {DEFAULT_ENDPOINT} is looked at.")
     ] = None,
@@ -62,7 +64,7 @@ def status(
 
 def _one_job(job: str, address: str | None, *, as_json: bool) -> None:
     from luthier.cli.status_view import jobs_view
-    from luthier.cluster import submit as jobs_api
+    from luthier.cluster import jobs as jobs_api
 
     found = [_Asked(lambda: jobs_api.status(job, address), "the job server").answer().model_dump(mode="json")]
     emit(found, as_json=as_json, text=jobs_view(found, longest=10_000))
@@ -138,7 +140,7 @@ def _look(endpoint: str | None, address: str | None, key: str | None, how: str) 
 
 
 def _cluster(address: str | None) -> tuple[tuple[Job, ...], list[dict[str, Any]]]:
-    from luthier.cluster import submit as jobs_api
+    from luthier.cluster import jobs as jobs_api
 
     return jobs_api.list_jobs(address), jobs_api.applications(address)
 

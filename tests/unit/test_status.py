@@ -55,7 +55,7 @@ def silent() -> Iterator[str]:
 def nothing_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default places are those of whoever works on this machine."""
     monkeypatch.setattr(status_module, "DEFAULT_ENDPOINT", NO_CLUSTER)
-    monkeypatch.setattr("luthier.cluster.submit.DEFAULT_ADDRESS", NO_CLUSTER)
+    monkeypatch.setattr("luthier.cluster.jobs.DEFAULT_ADDRESS", NO_CLUSTER)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("LUTHIER_API_KEY", KEY)
 

@@ -6,12 +6,14 @@ import io
 
 from rich.console import Console
 
-from luthier.view import RichView
+from luthier.bars import Bars
+from luthier.console_view import ConsoleView
 
 
-def shown(width: int = 40) -> tuple[RichView, io.StringIO]:
+def shown(width: int = 40) -> tuple[ConsoleView, io.StringIO]:
     stream = io.StringIO()
-    return RichView(Console(file=stream, width=width)), stream
+    console = Console(file=stream, width=width)
+    return ConsoleView(console, Bars(console)), stream
 
 
 def test_plain_text_is_neither_wrapped_nor_read_as_markup() -> None:

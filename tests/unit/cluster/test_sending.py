@@ -8,20 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray._private.runtime_env import packaging
 
 from luthier.cluster.environment import apply_environment, environment
+from luthier.cluster.jobs import connect
+from luthier.cluster.package import pack
+from luthier.cluster.sending import check_inputs, files_to_send, is_sent, output_overrides
 from luthier.cluster.session import _refuse_another, start
-from luthier.cluster.submit import (
-    EXCLUDES,
-    check_inputs,
-    connect,
-    entrypoint,
-    is_sent,
-    output_overrides,
-    runtime_env,
-    submit,
-)
+from luthier.cluster.submission import entrypoint, prepare
 from luthier.config import RunConfig, load_config
 from luthier.errors import ConfigError, ResourceError
 
@@ -79,7 +72,7 @@ def test_a_config_outside_the_directory_is_refused(tmp_path: Path, monkeypatch: 
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     with pytest.raises(ConfigError, match="outside"):
-        submit(tmp_path / "run.yaml", [], "plan", "http://127.0.0.1:1")
+        prepare(tmp_path / "run.yaml", [], "train", "http://127.0.0.1:1", tmp_path)
 
 
 def test_a_head_that_does_not_answer_is_named() -> None:
@@ -98,35 +91,66 @@ def test_a_cluster_that_does_not_answer_is_named_within_seconds() -> None:
 
 
 def test_the_command_survives_a_shell() -> None:
-    command = entrypoint(Path("configs/my run.yaml"), ["train.learning_rate=1e-4", "name=a;b"], "data check")
-    assert command == "python -m luthier.cli data check 'configs/my run.yaml' train.learning_rate=1e-4 'name=a;b'"
+    command = entrypoint(Path("configs/my run.yaml"), ["train.learning_rate=1e-4", "name=a;b"], "train")
+    assert command == "python -m luthier.cli train 'configs/my run.yaml' train.learning_rate=1e-4 'name=a;b'"
 
 
-def test_the_package_travels_unless_the_directory_brings_it(tmp_path: Path) -> None:
-    import luthier
-
-    sent = runtime_env(config(), tmp_path)
-    assert sent["py_modules"] == [str(Path(luthier.__file__).parent)]
-    assert sent["excludes"] == list(EXCLUDES)
-    assert "py_modules" not in runtime_env(config(), Path(luthier.__file__).resolve().parent.parent)
+def packed(directory: Path, scratch: Path) -> set[str]:
+    """Names of what would be sent."""
+    scratch.mkdir(exist_ok=True)
+    return set(zipfile.ZipFile(pack(directory, scratch).path).namelist())
 
 
-def packed(directory: Path, target: Path) -> set[str]:
-    """What Ray's own packaging puts into a package."""
-    packaging.create_package(str(directory), target, include_gitignore=True, excludes=list(EXCLUDES))
-    return set(zipfile.ZipFile(target).namelist())
-
-
-def test_the_package_travels_whole(tmp_path: Path) -> None:
+def test_luthier_travels_whole_unless_the_directory_brings_it(tmp_path: Path) -> None:
     import luthier
 
     package = Path(luthier.__file__).resolve().parent
-    names = packed(package, tmp_path / "module.zip")
-    modules = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    assert {"registry/registry.py", "config/run.py"} <= modules
+    modules = {f"luthier/{path.relative_to(package)}" for path in package.rglob("*.py")}
+    assert {"luthier/registry/registry.py", "luthier/config/run.py"} <= modules
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "run.yaml").touch()
+    names = packed(tmp_path / "work", tmp_path / "scratch")
     assert modules - names == set()
-    assert {"trainers/fit.py", "serving/deploy.py", "tuning/tuner.py", "cluster/submit.py"} <= names
-    assert all(is_sent(package.parent / "luthier" / name, package.parent) for name in modules)
+    assert {"run.yaml", "luthier/trainers/fit.py", "luthier/serving/deploy.py", "luthier/cluster/jobs.py"} <= names
+    repository = [name for _, name in files_to_send(package.parent)]
+    assert len(repository) == len(set(repository))
+    assert modules <= set(repository)
+
+
+def test_the_same_content_is_the_same_package(tmp_path: Path) -> None:
+    digests = set()
+    for name, content in (("a", "x"), ("b", "x"), ("c", "y")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.jsonl").write_text(content)
+        os.utime(tmp_path / name / "data.jsonl", (ord(name), ord(name)))
+        (tmp_path / f"{name}-zip").mkdir()
+        package = pack(tmp_path / name, tmp_path / f"{name}-zip")
+        digests.add(package.sha256)
+        assert Path(package.path).stat().st_size == package.size_bytes
+    assert len(digests) == 2
+
+
+def test_a_directory_that_hides_luthier_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "luthier").mkdir()
+    with pytest.raises(ConfigError, match="hides the luthier package"):
+        pack(tmp_path, tmp_path)
+
+
+def test_what_is_too_large_for_ray_is_refused_with_the_largest_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "weights.bin").write_bytes(os.urandom(3 << 20))
+    monkeypatch.setattr("ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE", 2 << 20)
+    with pytest.raises(ConfigError, match=r"weights\.bin \(3 MiB\).*\.rayignore"):
+        pack(tmp_path / "work", tmp_path)
+
+
+def test_a_link_into_itself_ends(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x").touch()
+    (tmp_path / "data" / "again").symlink_to(tmp_path)
+    assert [name for _, name in files_to_send(tmp_path)] == ["data/x"]
 
 
 def test_what_the_cluster_makes_anew_stays_here(tmp_path: Path) -> None:
@@ -136,8 +160,8 @@ def test_what_the_cluster_makes_anew_stays_here(tmp_path: Path) -> None:
     for name in (*stays, *goes):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).touch()
-    names = packed(project, tmp_path / "project.zip")
-    assert {name for name in names if (project / name).is_file()} == goes
+    names = packed(project, tmp_path / "scratch")
+    assert {name for name in names if not name.startswith("luthier/")} == goes
     assert {name for name in stays | goes if is_sent(project / name, project)} == goes
 
 
