@@ -26,6 +26,7 @@ class Redaction:
         self._names: dict[str, str] = {}
         self._pattern: re.Pattern[str] | None = None
         self._guards_logging = False
+        self._guards_task_errors = False
 
     def learn(self, name: str, value: str) -> None:
         """Know one more secret: as it is, and as JSON, Python and URLs write it; of several lines, also each line."""
@@ -103,6 +104,9 @@ class Redaction:
     def guard_task_errors(self) -> None:
         """From now on errors of this process's Ray tasks and actors reach other processes, and Ray's own records of what
         failed, without secrets."""
+        if self._guards_task_errors:
+            return
+        self._guards_task_errors = True
         from ray.exceptions import RayTaskError
 
         make: Callable[..., None] = RayTaskError.__init__

@@ -79,7 +79,17 @@ def set_up_worker() -> None:
     from luthier.config.secret import SecretRef
 
     told = json.loads(os.environ.get(REFERENCES, "{}"))
-    _apply({name: SecretRef.model_validate(one) for name, one in told.items()})
+    _enter({name: SecretRef.model_validate(one) for name, one in told.items()})
+
+
+def enter_worker(cfg: RunConfig) -> None:
+    """The same for a process that has the config, whether Ray has called the hook in it or not."""
+    if cfg.secrets:
+        _enter(cfg.secrets)
+
+
+def _enter(references: Mapping[str, SecretRef]) -> None:
+    _apply(references)
     PROCESS.guard_streams()
     PROCESS.guard_task_errors()
 

@@ -15,6 +15,7 @@ from luthier.config.train import TrainConfig
 from luthier.errors import LuthierError, OutOfMemory, ResourceError, TrainingFailed
 from luthier.manifest import Manifest
 from luthier.redaction import PROCESS
+from luthier.secret_refs import enter_worker
 from luthier.trainers.artifact import write_artifact
 from luthier.trainers.checkpoint import Checkpoint
 from luthier.trainers.earlier import EarlierTask, Start
@@ -193,6 +194,7 @@ def _worker_main(config: dict[str, Any]) -> None:
 
     stop_standing_by()
     job: Job = config["job"]
+    enter_worker(job.cfg)
     worker = this_worker(job.cfg)
 
     def report(metrics: Metrics, checkpoint: Checkpoint) -> None:
