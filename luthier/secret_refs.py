@@ -83,7 +83,7 @@ def set_up_worker() -> None:
 
 
 def enter_worker(cfg: RunConfig) -> None:
-    """The same for a process that has the config, whether Ray has called the hook in it or not."""
+    """The same for a process that Ray was given another hook for, and that has the config."""
     if cfg.secrets:
         _enter(cfg.secrets)
 

@@ -17,7 +17,6 @@ from luthier.config.sequence import judged_datasets
 from luthier.errors import LuthierError, ResourceError
 from luthier.precision import computes_in_bf16
 from luthier.rows import Row, few_shot_messages
-from luthier.secret_refs import enter_worker
 from luthier.trainers.files import iter_rows, iter_split
 from luthier.trainers.generate import Generator, Question, Scored
 from luthier.trainers.inprocess import worker_threads
@@ -162,7 +161,6 @@ class _Answerer:
     def __init__(self, cfg: RunConfig, base_model_dir: Path) -> None:
         import torch
 
-        enter_worker(cfg)
         torch.set_num_threads(worker_threads(cfg))
         self._cfg = cfg
         self._base_model_dir = base_model_dir

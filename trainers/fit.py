@@ -194,7 +194,7 @@ def _worker_main(config: dict[str, Any]) -> None:
 
     stop_standing_by()
     job: Job = config["job"]
-    enter_worker(job.cfg)
+    enter_worker(job.cfg)  # this process had the hook of one that stands by, in place of the session's
     worker = this_worker(job.cfg)
 
     def report(metrics: Metrics, checkpoint: Checkpoint) -> None:

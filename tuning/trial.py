@@ -17,7 +17,6 @@ from typing import Any, Protocol
 from luthier.config import RunConfig
 from luthier.digests import atomic_write_text
 from luthier.redaction import PROCESS
-from luthier.secret_refs import enter_worker
 from luthier.tuning.space import sweep_of, trial_config
 
 # A nested Ray Train run reserves its own CPUs; the process that only watches it reserves next to nothing. It
@@ -143,7 +142,6 @@ def run_trial(spec: TrialSpec, params: Mapping[str, Any]) -> None:
     """
     from ray import tune as ray_tune
 
-    enter_worker(spec.cfg)
     os.environ.setdefault(*_THREAD_TIMEOUT)
     gc.collect()  # the process may be warm and still hold the last trial's model
     values = dict(params)
