@@ -100,7 +100,7 @@ def files(node: str, told: NodeFacts, driver: NodeFacts, question: Question) -> 
         name = f"{key}: {question.files[key]!r}"
         if isinstance(found, str):
             remedy = "correct the path" if node == DRIVER else "put it on storage that all nodes share"
-            yield Finding("data", node, f"{name} can't be read ({found})", remedy, DataError)
+            yield Finding("data", node, f"{name} {found}", remedy, DataError)
         elif isinstance(size := driver.files.get(key), int) and found != size:
             problem = f"{name} has {found} bytes, the driver's {size}"
             yield Finding("data", node, problem, "put one file on storage that all nodes share", DataError)

@@ -97,11 +97,13 @@ def _told_by(also: Sequence[ConfigCheck], found: Sequence[Finding]) -> Iterator[
     """What further checks tell; one that stumbles over what is told already, such as a file that is not there, is not
     heard."""
     here = {finding.failure for finding in found if finding.node == DRIVER}
+    told: set[str] = set()
     for check in also:
         try:
             check()
         except LuthierError as error:
-            if type(error) not in here:
+            if type(error) not in here and str(error) not in told:
+                told.add(str(error))
                 yield checks.of_error("config", error)
 
 

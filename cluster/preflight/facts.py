@@ -115,8 +115,10 @@ def _readable(path: str) -> int | str:
     try:
         with open(path, "rb") as stream:  # noqa: PTH123  # its descriptor is asked
             return os.fstat(stream.fileno()).st_size
+    except FileNotFoundError:
+        return "does not exist"
     except OSError as error:
-        return str(error.strerror)
+        return f"can't be read ({error.strerror})"
 
 
 def _port_problem(host: str, port: int) -> str | None:

