@@ -74,7 +74,10 @@ def places(node: str, told: NodeFacts, question: Question, needs_bytes: Mapping[
             continue
         name = f"{place.key}: {place.where!r}"
         check = f"storage {place.key}"
-        if seen.error is not None:
+        if seen.unknown_scheme:
+            problem = f"{place.key} {place.where!r}: {seen.error}"
+            yield Finding(check, node, problem, "correct the scheme or install its fsspec package", ConfigError)
+        elif seen.error is not None:
             remedy = (
                 "name a writable directory"
                 if node == DRIVER and place.is_local

@@ -44,11 +44,13 @@ class Seen:
         error: Why it can't be read and written; None: it can.
         same: Whether the driver's file is there.
         free_bytes: Free disk; None where that has no meaning.
+        unknown_scheme: Whether fsspec can't open such a URI here.
     """
 
     error: str | None = None
     same: bool = True
     free_bytes: int | None = None
+    unknown_scheme: bool = False
 
 
 def try_place(place: Place, who: str) -> Seen:
@@ -63,6 +65,9 @@ def try_place(place: Place, who: str) -> Seen:
     name = _file(place, who)
     try:
         filesystem, root = _opened(place)
+    except (ImportError, ValueError) as error:
+        return Seen(error=str(error), unknown_scheme=True)
+    try:
         if place.is_local and not Path(root).is_dir():
             return Seen(error="does not exist there", same=False)
         filesystem.pipe_file(f"{root}/{name}", who.encode())
