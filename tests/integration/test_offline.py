@@ -89,14 +89,6 @@ def test_training_and_evaluation_reach_for_nothing(config: Path) -> None:
 
 
 @needs_tools
-def test_a_life_cycle_with_its_endpoint_reaches_for_nothing(config: Path) -> None:
-    command = [sys.executable, "-m", "luthier.cli", "run", "run.yaml", "serve.port=18431"]
-    done, tried = attempts(command, config.parent)
-    assert done.returncode == 0, done.stderr
-    assert tried == []
-
-
-@needs_tools
 @pytest.mark.parametrize(
     "code",
     [
