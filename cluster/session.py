@@ -13,13 +13,18 @@ from typing import Any
 import luthier
 from luthier.cluster.environment import apply_environment, environment
 from luthier.cluster.haproxy import haproxy
+from luthier.cluster.isolation import isolated
 from luthier.cluster.loopback import keep_loopback
 from luthier.config import RunConfig
 from luthier.errors import ResourceError
+from luthier.secret_refs import WORKER_HOOK, apply_secrets, references_for_workers
 
 NAMESPACE = "luthier"
 
 CONNECT_TIMEOUT_S = 5.0
+
+_joined: set[str | None] = set()
+"""By which address the open session's cluster was joined; Ray itself knows the cluster by another one."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
             does not start.
     """
     apply_environment(cfg)
+    apply_secrets(cfg)
     address = cfg.cluster.address or os.environ.get("RAY_ADDRESS")
     if address:
         keep_loopback(address)
@@ -60,20 +66,27 @@ def start(cfg: RunConfig, *, dashboard: bool = False) -> Iterator[Session]:
 
     if ray.is_initialized():
         session = _describe(started=False)
-        _refuse_another(cfg.cluster.address, session.address)
+        if cfg.cluster.address not in _joined:
+            _refuse_another(cfg.cluster.address, session.address)
         yield session
         return
     with nullcontext() if address else haproxy():
         try:
-            ray.init(**(_join(cfg, address) if address else _start_here(cfg, dashboard=dashboard)))
+            if address:
+                ray.init(**_join(cfg, address))
+            else:
+                with isolated(cfg, dashboard=dashboard) if cfg.offline else nullcontext():
+                    ray.init(**_start_here(cfg, dashboard=dashboard))
         except Exception as error:  # Ray raises a bare Exception where a node does not start in time
             what = f"cluster.address={address!r} can't be reached" if address else "a local Ray cluster does not start"
             raise ResourceError(
                 f"{what}: {error}; check that the cluster runs, or leave cluster.address out."
             ) from error
         try:
+            _joined.add(address)
             yield _describe(started=address is None)
         finally:
+            _joined.clear()
             ray.shutdown()
 
 
@@ -104,13 +117,14 @@ def _describe(*, started: bool) -> Session:
 
 
 def _start_here(cfg: RunConfig, *, dashboard: bool) -> dict[str, Any]:
-    # Workers inherit this process's environment, so no runtime_env: it would keep Ray from prestarting them.
+    # Workers inherit this process's environment, so no runtime_env without need: it keeps Ray from prestarting them.
     return {
         "address": "local",
         "num_cpus": cfg.cluster.num_cpus or os.cpu_count() or 1,
         "include_dashboard": dashboard,
         "dashboard_host": "127.0.0.1",
         **_quiet(),
+        **({"runtime_env": _guarded(cfg)} if cfg.secrets else {}),
     }
 
 
@@ -126,8 +140,15 @@ def _quiet() -> dict[str, Any]:
 def _shipped(cfg: RunConfig) -> dict[str, Any]:
     """Environment and code for nodes that do not share this process's; a job has brought them already."""
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        return {}
-    return {"runtime_env": {"env_vars": environment(cfg), "py_modules": [str(Path(luthier.__file__).parent)]}}
+        return {"runtime_env": _guarded(cfg)} if cfg.secrets else {}
+    guarded = _guarded(cfg) if cfg.secrets else {"env_vars": {}}
+    shipped = {"py_modules": [str(Path(luthier.__file__).parent)]}
+    return {"runtime_env": {**guarded, **shipped, "env_vars": {**environment(cfg), **guarded["env_vars"]}}}
+
+
+def _guarded(cfg: RunConfig) -> dict[str, Any]:
+    """What has worker processes look the run's secrets up, and keep them out of what they print: no value is in it."""
+    return {"worker_process_setup_hook": WORKER_HOOK, "env_vars": references_for_workers(cfg)}
 
 
 def _probe(address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,14 @@ from luthier.judging import judge
 from luthier.measuring import check_measurable, put_before_gate, serve_once
 from luthier.paths import check_writable
 from luthier.pipeline import run as run
-from luthier.preflight import check_candidate, check_judgeable
+from luthier.preflight import check_judgeable, checks_of_candidate, checks_of_sweep
 from luthier.reporting import write_judgement
 from luthier.rundir import close_run, newest_artifact, run_directory
+from luthier.secret_refs import apply_secrets
 from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
+    from luthier.cluster.resources import Stage
     from luthier.judging import Judgement
     from luthier.registry import ModelVersion
     from luthier.sweep_schema import SweepResult
@@ -36,6 +39,7 @@ def check_data(cfg: RunConfig, view: View | None = None) -> DataReport:
     from luthier.cluster.session import start
 
     view = view or QuietView()
+    apply_secrets(cfg)
     base_model_dir = stages.prepare_model(cfg, view)
     with start(cfg):
         return stages.check_data(cfg, base_model_dir, view)
@@ -44,10 +48,12 @@ def check_data(cfg: RunConfig, view: View | None = None) -> DataReport:
 def train(cfg: RunConfig, view: View | None = None) -> TrainResult:
     """Fine-tune; a training of the same config and data that was cut off is continued."""
     from luthier.cluster import check_resources
+    from luthier.cluster.preflight import checked
     from luthier.cluster.session import start
 
     view = view or QuietView()
-    with run_directory(cfg, "train") as workdir:
+    apply_secrets(cfg)
+    with checked(cfg, ("train",)), run_directory(cfg, "train") as workdir:
         base_model_dir = stages.prepare_model(cfg, view)
         with start(cfg) as session:
             check_resources(cfg, session.resources, ("train",))
@@ -81,14 +87,16 @@ def tune(cfg: RunConfig, view: View | None = None, *, register: bool = False) ->
         GateRefused: The winner did not pass the gate; nothing is registered.
     """
     from luthier.cluster import check_resources
+    from luthier.cluster.preflight import checked
+    from luthier.cluster.resources import STAGES
     from luthier.cluster.session import start
-    from luthier.tuning import check_space
 
     view = view or QuietView()
-    check_space(cfg)
-    if register:
-        check_candidate(cfg)
-    with run_directory(cfg, "tune") as workdir:
+    apply_secrets(cfg)
+    what, also = (
+        (STAGES, checks_of_sweep(cfg) + checks_of_candidate(cfg)) if register else (("tune",), checks_of_sweep(cfg))
+    )
+    with checked(cfg, what, also), run_directory(cfg, "tune") as workdir:
         base_model_dir = stages.prepare_model(cfg, view)
         incumbent = stages.incumbent_of(cfg, base_model_dir) if register else None
         with start(cfg) as session:
@@ -203,6 +211,7 @@ def evaluate(
         OutputError: The verdict can't be written.
     """
     from luthier.cluster import check_resources
+    from luthier.cluster.preflight import checked
     from luthier.cluster.session import start
     from luthier.manifest import load_manifest
     from luthier.registry import Registry
@@ -213,17 +222,19 @@ def evaluate(
     cfg = target.cfg
     if promote and target.version is None:
         raise ConfigError("--promote moves an alias to a registered version; name it as MODEL@VERSION.")
+    apply_secrets(cfg)
     if serve:
         check_measurable(cfg, target.version)
-    check_judgeable(cfg)
-    check_writable(target.output, "the directory of the verdict")
-    base_model_dir = stages.prepare_model(cfg, view)
-    incumbent = stages.incumbent_of(cfg, base_model_dir)
-    with start(cfg) as session:
-        check_resources(cfg, session.resources, ("train", "serve") if serve else ("train",))
-        judgement = judge(cfg, base_model_dir, target.artifact_dir, incumbent, view)
-        if serve and target.version is not None:
-            serve_once(cfg, base_model_dir, target.version, judgement, view)
+    what: tuple[Stage, ...] = ("train", "serve") if serve else ("train",)
+    also = (partial(check_judgeable, cfg), partial(check_writable, target.output, "the directory of the verdict"))
+    with checked(cfg, what, also):
+        base_model_dir = stages.prepare_model(cfg, view)
+        incumbent = stages.incumbent_of(cfg, base_model_dir)
+        with start(cfg) as session:
+            check_resources(cfg, session.resources, what)
+            judgement = judge(cfg, base_model_dir, target.artifact_dir, incumbent, view)
+            if serve and target.version is not None:
+                serve_once(cfg, base_model_dir, target.version, judgement, view)
     if target.version is not None:
         record = Registry(cfg.registry.uri, cfg.registry.alias).served(target.version)
         judgement = put_before_gate(cfg, target.version, judgement, record)

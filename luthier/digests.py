@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from luthier.redaction import PROCESS
+
 _BLOCK_BYTES = 1 << 20
 
 
@@ -76,8 +78,8 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """:func:`atomic_write_bytes` of the text's UTF-8."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    """:func:`atomic_write_bytes` of the text's UTF-8, without the secrets that this process knows."""
+    atomic_write_bytes(path, PROCESS.text(text).encode("utf-8"))
 
 
 def exclusive_write_bytes(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from luthier.config import RunConfig
 from luthier.errors import ConfigError, RegistryError
 from luthier.preflight import check_port
 from luthier.rundir import api_key, scratch_directory
+from luthier.secret_refs import apply_secrets
 from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
@@ -41,13 +43,18 @@ def serve(
         ConfigError: The port is taken.
     """
     from luthier.cluster import check_resources
+    from luthier.cluster.preflight import checked
     from luthier.cluster.session import start
     from luthier.serving import stop
 
     view = view or QuietView()
+    apply_secrets(cfg)
     versions, embedder = to_serve(cfg, refs, view)
-    check_port(cfg)
-    with scratch_directory(cfg, "serve-") as directory, api_key(cfg, directory) as key_file:
+    with (
+        checked(cfg, ("serve",), (partial(check_port, cfg),), port=True),
+        scratch_directory(cfg, "serve-") as directory,
+        api_key(cfg, directory) as key_file,
+    ):
         base_model_dir = embedder or stages.prepare_model(cfg, view)
         others = bases_beside(cfg, versions, base_model_dir, view)
         with start(cfg) as session:
@@ -81,9 +88,11 @@ def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None =
         ServingError: A model can't be served; a running endpoint is then what it was before.
     """
     from luthier.cluster import check_resources
+    from luthier.cluster.preflight import checked
     from luthier.cluster.session import start
 
     view = view or QuietView()
+    apply_secrets(cfg)
     _require_cluster(cfg)
     if not os.environ.get(cfg.serve.api_key_env):
         raise ConfigError(
@@ -91,12 +100,13 @@ def serve_detached(cfg: RunConfig, refs: Sequence[str] = (), view: View | None =
             "(serve.api_key_env) in the environment."
         )
     versions, embedder = to_serve(cfg, refs, view)
-    base_model_dir = embedder or stages.prepare_model(cfg, view)
-    others = bases_beside(cfg, versions, base_model_dir, view)
-    with start(cfg) as session:
-        check_resources(cfg, session.resources, ("serve",))
-        endpoint = live.roll_out(cfg, base_model_dir, [one.ref for one in versions], view, others)
-        live.warm_up(cfg, endpoint, view)
+    with checked(cfg, ("serve",), port=True):
+        base_model_dir = embedder or stages.prepare_model(cfg, view)
+        others = bases_beside(cfg, versions, base_model_dir, view)
+        with start(cfg) as session:
+            check_resources(cfg, session.resources, ("serve",))
+            endpoint = live.roll_out(cfg, base_model_dir, [one.ref for one in versions], view, others)
+            live.warm_up(cfg, endpoint, view)
     return {"base_url": endpoint.base_url, "models": list(endpoint.models)}
 
 

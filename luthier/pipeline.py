@@ -12,9 +12,10 @@ from luthier.config import RunConfig
 from luthier.errors import GateRefused
 from luthier.judging import judge
 from luthier.measuring import compare_and_measure, put_before_gate, require_passed
-from luthier.preflight import preflight
+from luthier.preflight import checks_of_run
 from luthier.reporting import write_evaluation, write_judgement
 from luthier.rundir import api_key, close_run, run_directory
+from luthier.secret_refs import apply_secrets
 from luthier.view import QuietView, View
 
 if TYPE_CHECKING:
@@ -58,8 +59,14 @@ def run(cfg: RunConfig, view: View | None = None, *, keep: bool = False) -> dict
     Raises:
         LuthierError: A stage failed or the gate refused; the report tells as far as the run came.
     """
-    preflight(cfg)
-    with run_directory(cfg, "run") as workdir, api_key(cfg, workdir) as key_file:
+    from luthier.cluster.preflight import checked
+
+    apply_secrets(cfg)
+    with (
+        checked(cfg, also=checks_of_run(cfg), port=cfg.train.is_served),
+        run_directory(cfg, "run") as workdir,
+        api_key(cfg, workdir) as key_file,
+    ):
         running = _Run(workdir, key_file, view or QuietView(), keep, result={"workdir": str(workdir)})
         _run_in(cfg, running)
     return running.result

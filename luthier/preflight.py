@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from luthier.trainers.files import Split
 
 
+Check = Callable[[], None]
+"""Raises the LuthierError that a run would end with."""
+
+
 def preflight(cfg: RunConfig) -> None:
     """Check everything that a whole run needs and that can be known now.
 
@@ -27,32 +32,45 @@ def preflight(cfg: RunConfig) -> None:
         DataError: A data file that can't be used, or a test split that can't be judged.
         OutputError: The registry can't be written.
     """
-    if cfg.train.answers_prompts:
-        _check_servable(cfg)
-    check_candidate(cfg)
-    if cfg.tune is not None:
+    for check in checks_of_run(cfg):
+        check()
+
+
+def checks_of_run(cfg: RunConfig) -> tuple[Check, ...]:
+    """Everything that a whole run needs and that its config, its data and this machine tell."""
+    servable = (partial(_check_servable, cfg),) if cfg.train.answers_prompts else ()
+    sweep = checks_of_sweep(cfg) if cfg.tune is not None else ()
+    port = (partial(check_port, cfg),) if cfg.train.is_served else ()
+    return (*servable, *checks_of_candidate(cfg), *sweep, *port)
+
+
+def checks_of_candidate(cfg: RunConfig) -> tuple[Check, ...]:
+    """What it takes to train a model, judge it and register it."""
+    return partial(_check_data, cfg), partial(check_judgeable, cfg), partial(_check_registry, cfg)
+
+
+def checks_of_sweep(cfg: RunConfig) -> tuple[Check, ...]:
+    """What a search space must be."""
+
+    def check() -> None:
         from luthier.tuning import check_space
 
         check_space(cfg)
-    if cfg.train.is_served:
-        check_port(cfg)
+
+    return (check,)
 
 
-def check_candidate(cfg: RunConfig) -> None:
-    """Check what it takes to train a model, judge it and register it.
-
-    Raises:
-        DataError: A data file that can't be used, or a test split that can't be judged.
-        ConfigError: ``gate.metric`` needs labels that the rows lack.
-        OutputError: The registry can't be written.
-    """
-    from luthier.registry import Registry
+def _check_data(cfg: RunConfig) -> None:
     from luthier.trainers.files import SPLITS, iter_split
 
     for training in trainings(cfg):
         for split in SPLITS:
             deque(iter_split(training.datasets, split, training.train.objective), maxlen=0)  # reads all, and keeps none
-    check_judgeable(cfg)
+
+
+def _check_registry(cfg: RunConfig) -> None:
+    from luthier.registry import Registry
+
     Registry(cfg.registry.uri, cfg.registry.alias).check_writable()
 
 

@@ -14,6 +14,8 @@ from luthier.config.run import RunConfig
 from luthier.config.train import TrainConfig
 from luthier.errors import LuthierError, OutOfMemory, ResourceError, TrainingFailed
 from luthier.manifest import Manifest
+from luthier.redaction import PROCESS
+from luthier.secret_refs import enter_worker
 from luthier.trainers.artifact import write_artifact
 from luthier.trainers.checkpoint import Checkpoint
 from luthier.trainers.earlier import EarlierTask, Start
@@ -182,6 +184,7 @@ def _patience(train: TrainConfig) -> tuple[float, int]:
     return wait_s, max(_ELASTIC_WAITS, math.ceil(train.start_timeout_s / wait_s))
 
 
+@PROCESS.errors()
 def _worker_main(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray.train
@@ -191,6 +194,7 @@ def _worker_main(config: dict[str, Any]) -> None:
 
     stop_standing_by()
     job: Job = config["job"]
+    enter_worker(job.cfg)  # this process had the hook of one that stands by, in place of the session's
     worker = this_worker(job.cfg)
 
     def report(metrics: Metrics, checkpoint: Checkpoint) -> None:

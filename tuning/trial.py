@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from luthier.config import RunConfig
 from luthier.digests import atomic_write_text
+from luthier.redaction import PROCESS
 from luthier.tuning.space import sweep_of, trial_config
 
 # A nested Ray Train run reserves its own CPUs; the process that only watches it reserves next to nothing. It
@@ -131,6 +132,7 @@ def make_trainable(spec: TrialSpec) -> Callable[[dict[str, Any]], None]:
     return trainable
 
 
+@PROCESS.errors()
 def run_trial(spec: TrialSpec, params: Mapping[str, Any]) -> None:
     """Train one trial and report the sweep's metrics at each validation.
 

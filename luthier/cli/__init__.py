@@ -13,7 +13,9 @@ def main() -> None:
     """Entry point: run a verb and exit with 0 ok, 1 failure, 2 bad input, 3 gate refused."""
     from luthier.cli.app import app
     from luthier.errors import LuthierError
+    from luthier.redaction import PROCESS
 
+    PROCESS.guard_streams()
     try:
         app(standalone_mode=True)
     except LuthierError as error:

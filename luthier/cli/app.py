@@ -23,6 +23,7 @@ from luthier.cli.options import (
     show_plan,
     view,
 )
+from luthier.cli.preflight import preflight
 from luthier.cli.queue import queue
 from luthier.cli.serving import serve
 
@@ -42,6 +43,7 @@ app.add_typer(cluster, name="cluster")
 app.add_typer(queue, name="queue")
 jobs(app)
 app.command()(serve)
+app.command()(preflight)
 
 
 @app.command()

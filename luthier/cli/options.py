@@ -32,8 +32,11 @@ Address = Annotated[
 def load(config: str, overrides: list[str] | None) -> RunConfig:
     """The checked configuration."""
     from luthier.config import load_config
+    from luthier.secret_refs import apply_secrets
 
-    return load_config(config, overrides or ())
+    cfg = load_config(config, overrides or ())
+    apply_secrets(cfg)
+    return cfg
 
 
 def view(*, as_json: bool) -> View:

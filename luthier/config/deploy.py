@@ -27,3 +27,7 @@ class ClusterConfig(Config):
 
     num_cpus: Annotated[int, Field(ge=1)] | None = None
     """Logical CPUs of a cluster that luthier starts; None: the machine's."""
+
+    allow_unauthenticated: bool | str = False
+    """Use a cluster that asks nobody for a token, on which whoever reaches it can run code: the one named here by host and
+    port (``local``: one that the run starts), or, with true, any. Otherwise such a cluster is refused."""

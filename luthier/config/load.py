@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from luthier.config.literal_secrets import refuse_literal_secrets
 from luthier.config.run import RunConfig
 from luthier.config.source import KeyPath, Source, read_source
 from luthier.errors import ConfigError
@@ -74,6 +75,7 @@ def validate(source: Source, model: type[Checked]) -> Checked:
     Raises:
         ConfigError: Every problem found, each with its key, value, place and remedy.
     """
+    refuse_literal_secrets(source)
     try:
         return model.model_validate(source.data)
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from luthier.config.deploy import ClusterConfig, RegistryConfig
 from luthier.config.eval_metrics import check_eval_metrics
 from luthier.config.judge import EvaluateConfig, GateConfig, rows_for_a_gain
 from luthier.config.model import ModelConfig
+from luthier.config.secret import SecretRef
 from luthier.config.serve import ServeConfig
 from luthier.config.stage import StageConfig
 from luthier.config.train import TrainConfig
@@ -66,6 +67,10 @@ class RunConfig(Config):
 
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster."""
+
+    secrets: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], SecretRef] = {}
+    """Environment variables that libraries read credentials from, such as HF_TOKEN, each with where its value lies. It is
+    looked up on every machine anew, and never stands in a config, an argument, a log or what is shipped."""
 
     @model_validator(mode="before")
     @classmethod

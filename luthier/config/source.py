@@ -57,6 +57,10 @@ class Source:
                 return self.origins[path[:length]]
         return self.name
 
+    def place(self, path: KeyPath) -> str:
+        """The same without an override's value, which may be a secret."""
+        return self.origin(path).partition("=")[0].replace("override '", "override ")
+
     def override(self, assignment: str) -> None:
         """Apply one ``dotted.path=value``; the value is read as YAML.
 

@@ -49,14 +49,19 @@ these three, 0.2 to 0.3 in names such as Qwen2ForSequenceClassification."""
 
 def secrets(text: str) -> Iterator[tuple[int, int]]:
     """Keys, tokens and passwords, without the names and addresses that they stand behind."""
+    yield from made_as_secrets(text)
+    for pattern in (_NAMED, _SENT):
+        yield from (match.span(1) for match in pattern.finditer(text) if _letters_and_digits(match[1]))
+    yield from (match.span() for match in _RUN.finditer(text) if _disordered(match[0]))
+
+
+def made_as_secrets(text: str) -> Iterator[tuple[int, int]]:
+    """Those that nothing else looks like: of a maker's form, private keys, and passwords in addresses."""
     for sure, shape in _SHAPES:
         if sure in text:
             yield from (match.span() for match in shape.finditer(text) if _letters_and_digits(match[0]))
     yield from _private_keys(text)
     yield from (match.span(1) for match in _IN_URL.finditer(text))
-    for pattern in (_NAMED, _SENT):
-        yield from (match.span(1) for match in pattern.finditer(text) if _letters_and_digits(match[1]))
-    yield from (match.span() for match in _RUN.finditer(text) if _disordered(match[0]))
 
 
 def _private_keys(text: str) -> Iterator[tuple[int, int]]:

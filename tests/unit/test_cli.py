@@ -21,7 +21,7 @@ QUICKSTART = "configs/quickstart.yaml"
 VERBS = (
     *("run", "train", "tune", "evaluate", "serve", "plan", "export", "schema", "data", "models"),
     *("cluster", "keys"),
-    *("submit", "status", "logs", "stop"),
+    *("submit", "status", "logs", "stop", "preflight"),
 )
 
 

@@ -34,7 +34,13 @@ class Head:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         stored = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(directory / "gcs")}
-        self.environment = {**os.environ, **stored, "LUTHIER_API_KEY": KEY, "RAY_AUTH_MODE": "disabled"}
+        self.environment = {
+            **os.environ,
+            **stored,
+            "LUTHIER_API_KEY": KEY,
+            "RAY_AUTH_TOKEN": "0" * 64,
+            "RAY_AUTH_MODE": "token",
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
