@@ -77,6 +77,8 @@ class Zero:
         """See :class:`Strategy`."""
         norm = self._own_norm() if self._plain else None
         self._engine.step()
+        if self._stage3:
+            give_back_freed()  # the pieces that weights were gathered in; without it the heap doubles in some steps
         return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     def learning_rate(self) -> float:
