@@ -1,9 +1,9 @@
 """Memory that ``luthier plan`` predicts against what training takes: LoRA and full, DeepSpeed's stages 0 to 3, on a CPU.
 
 Every case is a real run of the quickstart's model and data by two Ray Train workers, over rows enough that memory no
-longer grows. What is measured is the first worker's resident size at its peak, less that before the model was loaded, as
-the metrics stream tells it (``peak_memory_bytes``): pages of mapped weight files count, the libraries' own memory and
-the tokenizer do not. The ratio is the larger of predicted / measured and measured / predicted.
+longer grows, and a checkpoint at the end. What is measured is the first worker's resident size at its peak, less that
+before the model was loaded, as training writes it down: pages of mapped weight files count, the libraries' own memory
+and the tokenizer do not. The ratio is the larger of predicted / measured and measured / predicted.
 
     --shape wide   another model: 4 blocks, wide, of random weights, with another batch size and length
 """
@@ -89,10 +89,11 @@ def run(cfg: RunConfig, workdir: Path) -> int:
     from luthier.cluster.session import start
     from luthier.trainers.base_model import prepare_base
     from luthier.trainers.fit import train
+    from luthier.trainers.peak_memory import FILE_NAME
 
     with quiet(), start(cfg):
-        result = train(cfg, base_model_dir=prepare_base(cfg.model, offline=True), workdir=workdir)
-    return int(result.metrics[-1]["peak_memory_bytes"])
+        train(cfg, base_model_dir=prepare_base(cfg.model, offline=True), workdir=workdir)
+    return int(json.loads((workdir / FILE_NAME).read_text())["peak_memory_bytes"])
 
 
 @contextlib.contextmanager

@@ -37,29 +37,40 @@ def ask_supply(cfg: RunConfig, address: str) -> Supply:
 
 def _ask_as_member() -> Supply:
     import ray
+    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
     from ray._private.state import available_resources_per_node
     from ray._private.state import state as ray_state
+    from ray.experimental.internal_kv import _internal_kv_get
 
     free = available_resources_per_node()
     alive = [node for node in ray.nodes() if node["Alive"]]
+    reported = ray_state.get_cluster_config()
+    status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}")
+    types = status.get("autoscaler_report", {}).get("active_nodes")
     return Supply(
         nodes=tuple(_planned_with(node["Resources"]) for node in alive),
         free=tuple(_planned_with(free.get(node["NodeID"], {})) for node in alive),
-        kinds=_kinds(ray_state.get_cluster_config()),
+        kinds=_growth(types) if reported is None else _kinds(reported),
     )
 
 
 def _kinds(config: Any) -> tuple[NodeKind, ...]:
-    """Node groups as the autoscaler has reported them; none where there is no autoscaler."""
-    groups = config.node_group_configs if config is not None else ()
+    """Node groups, where whoever runs the cluster has reported them; Ray's own autoscalers do not."""
     return tuple(
         NodeKind(
             name=group.name,
             resources=_planned_with(group.resources),
             max_nodes=None if group.max_count == -1 else group.max_count,
         )
-        for group in groups
+        for group in config.node_group_configs
     )
+
+
+def _growth(active_types: Any) -> tuple[NodeKind, ...] | None:
+    """None of them, where no autoscaler was configured: Ray then only counts nodes, and gives each a type of its own."""
+    if isinstance(active_types, dict) and active_types and all(name.startswith("node_") for name in active_types):
+        return ()
+    return None
 
 
 def _ask_dashboard(url: str) -> Supply:
@@ -70,9 +81,10 @@ def _ask_dashboard(url: str) -> Supply:
     connect(url)  # names what is wrong within seconds
     alive = list_nodes(address=url, filters=[("state", "=", "ALIVE")], detail=True)
     nodes = tuple(_planned_with(node.resources_total) for node in alive)
-    used = _used_by_node(url)
+    status = _status(url)
+    used = status.get("loadMetricsReport", {}).get("usageByNode")
     free = None if used is None else tuple(_left(node, used) for node in alive)
-    return Supply(nodes=nodes, free=free)
+    return Supply(nodes=nodes, free=free, kinds=_growth(status.get("autoscalerReport", {}).get("activeNodes")))
 
 
 def _left(node: Any, used: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -82,8 +94,8 @@ def _left(node: Any, used: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return {key: amount - float(mine.get(key, (0.0,))[0]) for key, amount in total.items()}
 
 
-def _used_by_node(url: str) -> dict[str, dict[str, Any]] | None:
-    """By node, resource name to (used, total), as the autoscaler last counted them; None: it tells nothing."""
+def _status(url: str) -> dict[str, Any]:
+    """What the autoscaler, or what counts nodes in its place, told last; empty: nothing."""
     from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 
     request = urllib.request.Request(f"{url.rstrip('/')}/api/cluster_status")
@@ -91,10 +103,9 @@ def _used_by_node(url: str) -> dict[str, dict[str, Any]] | None:
         request.add_header(key, value)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            status = json.load(answer)["data"]["clusterStatus"]
-        return dict(status["loadMetricsReport"]["usageByNode"])
+            return dict(json.load(answer)["data"]["clusterStatus"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}
 
 
 def _planned_with(resources: Mapping[str, float]) -> dict[str, float]:

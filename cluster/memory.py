@@ -91,7 +91,8 @@ def estimate(
     whole_logits = zero_stage(row) == 3 or any("head" in name for name in train.lora_modules_to_save)
     activations = activation_bytes(shapes, train, batch)
     logits = logit_bytes(shapes, train, batch, whole=whole_logits)
-    buffers = _buffers(state, on_gpu=train.use_gpu)
+    reuses = train.use_gpu or state.fits_again
+    buffers = _buffers(state, reuses=reuses)
     phases = _phases(state, train, activations + logits, buffers, saves_beside_steps=saves_beside_steps)
     loading, checkpoint = _loading(state, train, of), state.checkpoint
     phases["loading"] = state.building if train.use_gpu else max(loading, state.building)
@@ -140,17 +141,20 @@ def _phases(
     part, until it is told to give it back, which happens before a checkpoint: there a step's parts add up.
     """
     held = state.weights + state.optimizer
-    if not train.use_gpu:
+    if train.use_gpu or state.fits_again:
+        kept = state.gradients if train.gradient_accumulation_steps > 1 else 0
+        step = held + state.gathered + max(forward + kept, state.gradients + buffers)
+    else:
         step = held + state.gathered + forward + state.gradients + buffers
-        saving = (step if saves_beside_steps else held) + state.checkpoint
-        return {"a step": step, "saving": saving}
-    kept = state.gradients if train.gradient_accumulation_steps > 1 else 0
-    return {"a step": held + state.gathered + max(forward + kept, state.gradients + buffers)}
+    if train.use_gpu:
+        return {"a step": step}
+    saving = (step if saves_beside_steps else held) + state.checkpoint
+    return {"a step": step, "saving": saving}
 
 
-def _buffers(state: State, *, on_gpu: bool) -> int:
+def _buffers(state: State, *, reuses: bool) -> int:
     copies = (*state.reducing, *state.stepping)
-    return max(copies, default=0) if on_gpu else sum(copies)
+    return max(copies, default=0) if reuses else sum(copies)
 
 
 def _offloaded(state: State, of: Sizes, *, whole: bool) -> tuple[State, int]:

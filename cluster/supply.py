@@ -85,7 +85,7 @@ def judge(demand: Demand, supply: Supply) -> Verdict:
         return Verdict(
             stage=demand.stage,
             when="unknown",
-            reason=f"{held} of {what} fit now; give --cluster-config, or the address HEAD:6379, to tell how it can grow",
+            reason=f"{held} of {what} fit now; give --cluster-config to tell how it can grow",
         )
     grown = _grown(bundle, number, supply.nodes, supply)
     if grown:

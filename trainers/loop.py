@@ -222,6 +222,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         samples.close()
     if writer:
         writer.close()
+        peak.write(job.workdir)
 
 
 def settled(job: Job, plan: Plan, worker: Worker) -> TrainConfig:

@@ -1,12 +1,16 @@
-"""The most memory that training holds at once, as each metrics row tells it."""
+"""The most memory that training holds at once, as metrics rows tell it."""
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from luthier.digests import atomic_write_text
+
+FILE_NAME = "peak_memory.json"
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # proc(5): sets the peak resident size to the present one
@@ -37,6 +41,10 @@ class PeakMemory:
             return int(torch.cuda.max_memory_allocated(self._device))
         peak = _resident_bytes("VmHWM")
         return None if peak is None or self._before_bytes is None else peak - self._before_bytes
+
+    def write(self, workdir: Path) -> None:
+        """Write it to ``peak_memory.json``: what metrics rows can't tell, as a checkpoint may follow the last of them."""
+        atomic_write_text(workdir / FILE_NAME, json.dumps({"peak_memory_bytes": self.num_bytes()}))
 
 
 def _resident_bytes(field: str) -> int | None:
