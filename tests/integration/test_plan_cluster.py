@@ -76,6 +76,8 @@ def addresses(scaling_file: Path) -> Iterator[tuple[str, str]]:
     command += [f"{option}={free_port()}" for option in ports]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k.startswith("RAY_AUTH_")}
     environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    # A session that an earlier test opened has switched token auth on in this process: the head must match.
+    environment.setdefault("RAY_AUTH_MODE", "disabled")
     with (Path(directory) / "head.log").open("wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
