@@ -208,8 +208,6 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         if judged and tasks:
             metrics |= with_perplexity(validation.measure(), train.eval_metrics)
         if writer and (judged or due or step % train.logging_steps == 0):
-            if peak_bytes := peak.num_bytes():
-                metrics["peak_memory_bytes"] = peak_bytes
             writer.write(metrics)
         saver.check()
         if due:

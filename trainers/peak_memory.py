@@ -1,4 +1,4 @@
-"""The most memory that training holds at once, as metrics rows tell it."""
+"""The most memory that training holds at once, as a run leaves it behind in ``peak_memory.json``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PeakMemory:
         return None if peak is None or self._before_bytes is None else peak - self._before_bytes
 
     def write(self, workdir: Path) -> None:
-        """Write it to ``peak_memory.json``: what metrics rows can't tell, as a checkpoint may follow the last of them."""
+        """Write it into the run's directory, once the last checkpoint is written."""
         atomic_write_text(workdir / FILE_NAME, json.dumps({"peak_memory_bytes": self.num_bytes()}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -137,11 +138,12 @@ def test_the_plan_foretells_what_torch_allocates(
 ) -> None:
     from luthier.cluster import plan
     from luthier.trainers.fit import train
+    from luthier.trainers.peak_memory import FILE_NAME
 
     cfg = apply_overrides(on_gpu, {"train.method": method, "train.learning_rate": 1e-4, "train.max_steps": 8})
     memory = plan(cfg).memory_per_worker
     assert memory is not None
     with start(cfg):
-        trained = train(cfg, base_model_dir=base_model_dir, workdir=tmp_path / "train")
-    measured = trained.metrics[-1]["peak_memory_bytes"]
+        train(cfg, base_model_dir=base_model_dir, workdir=tmp_path / "train")
+    measured = json.loads((tmp_path / "train" / FILE_NAME).read_text())["peak_memory_bytes"]
     assert max(memory.total_bytes / measured, measured / memory.total_bytes) <= 1.15
