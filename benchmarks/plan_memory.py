@@ -142,7 +142,7 @@ def wide_model(directory: Path) -> list[str]:
     return [
         f"model.model_name_or_path={place}",
         "data.max_length=256",
-        f"datasets=[{{name: longer, system: Which section?, {files}}}]",
+        f"datasets=[{{name: longer, system: Which section, {files}}}]",
     ]
 
 

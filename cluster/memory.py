@@ -27,6 +27,9 @@ KERNELS = {"lora": 38, "full": 27}
 KEPT_KERNELS = 1024
 """oneDNN's documentation, "Primitive Cache"."""
 
+ARENA_BYTES = 64 * 2**20
+"""A thread's heaps are no larger in glibc (``HEAP_MAX_SIZE``), so larger blocks are mapped and unmapped one by one."""
+
 FILE_BYTES = 2
 """Of a number in a weight file: published models are in 16 bits."""
 
@@ -91,9 +94,11 @@ def estimate(
     whole_logits = zero_stage(row) == 3 or any("head" in name for name in train.lora_modules_to_save)
     activations = activation_bytes(shapes, train, batch)
     logits = logit_bytes(shapes, train, batch, whole=whole_logits)
-    reuses = train.use_gpu or state.fits_again
-    buffers = _buffers(state, reuses=reuses)
-    phases = _phases(state, train, activations + logits, buffers, saves_beside_steps=saves_beside_steps)
+    gives_back = train.use_gpu or of.compute * of.trained > ARENA_BYTES
+    buffers = _buffers(state, gives_back=gives_back)
+    phases = _phases(
+        state, train, (activations, logits, buffers), gives_back=gives_back, saves_beside_steps=saves_beside_steps
+    )
     loading, checkpoint = _loading(state, train, of), state.checkpoint
     phases["loading"] = state.building if train.use_gpu else max(loading, state.building)
     runtime = _runtime_bytes(train, num_steps)
@@ -132,29 +137,31 @@ def zero_stage(row: str) -> int:
 
 
 def _phases(
-    state: State, train: TrainConfig, forward: int, buffers: int, *, saves_beside_steps: bool
+    state: State, train: TrainConfig, parts: tuple[int, int, int], *, gives_back: bool, saves_beside_steps: bool
 ) -> dict[Phase, int]:
     """Bytes at the peak of a step and while a checkpoint is written.
 
     torch's allocator on a GPU gives what one part of a step has freed to the next, so the larger part counts. On a CPU
-    the C library keeps what is freed (``luthier/cluster/environment.py``), in pieces that fit no tensor of the next
-    part, until it is told to give it back, which happens before a checkpoint: there a step's parts add up.
+    the C library keeps what is freed (``luthier/cluster/environment.py``) until it is told to give it back, which happens
+    before a checkpoint: small pieces, such as activations and an adapter's buffers, add up. Pieces larger than the heaps
+    of Ray's thread are given back at once.
     """
-    held = state.weights + state.optimizer
-    if train.use_gpu or state.fits_again:
-        kept = state.gradients if train.gradient_accumulation_steps > 1 else 0
-        step = held + state.gathered + max(forward + kept, state.gradients + buffers)
-    else:
-        step = held + state.gathered + forward + state.gradients + buffers
+    activations, logits, buffers = parts
+    held = state.weights + state.optimizer + state.gathered
+    kept = state.gradients if train.gradient_accumulation_steps > 1 else 0
     if train.use_gpu:
-        return {"a step": step}
-    saving = (step if saves_beside_steps else held) + state.checkpoint
+        return {"a step": held + max(activations + logits + kept, state.gradients + buffers)}
+    if gives_back:
+        step = held + activations + max(logits + kept, state.gradients + buffers)
+    else:
+        step = held + activations + logits + state.gradients + buffers
+    saving = (step if saves_beside_steps else held - state.gathered) + state.checkpoint
     return {"a step": step, "saving": saving}
 
 
-def _buffers(state: State, *, reuses: bool) -> int:
+def _buffers(state: State, *, gives_back: bool) -> int:
     copies = (*state.reducing, *state.stepping)
-    return max(copies, default=0) if reuses else sum(copies)
+    return max(copies, default=0) if gives_back else sum(copies)
 
 
 def _offloaded(state: State, of: Sizes, *, whole: bool) -> tuple[State, int]:

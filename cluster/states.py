@@ -94,8 +94,6 @@ class State:
         stepping: Copies made for the optimizer's step, one after the other.
         checkpoint: Copies that the first worker makes to write them while training goes on.
         building: The most while the strategy is made.
-        fits_again: Its copies have the sizes of the weights, one by one, and so fit into what a step has freed before
-            also on a CPU.
     """
 
     weights: int
@@ -106,7 +104,6 @@ class State:
     gathered: int = 0
     checkpoint: int = 0
     building: int = 0
-    fits_again: bool = False
 
 
 def sizes(shapes: Shapes, train: TrainConfig) -> Sizes:
@@ -173,7 +170,6 @@ def _zero0(of: Sizes) -> State:
         checkpoint=of.compute * (of.saved + of.trained) + of.master_bytes + optimizer,
         # The moments are made by a step over zeros; before that weights are copied twice.
         building=weights + optimizer + of.master_bytes + (2 * of.compute * of.trained if of.master_bytes else 0),
-        fits_again=True,
     )
 
 
