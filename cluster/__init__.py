@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luthier.cluster.choosing import Choice, choose
 from luthier.cluster.plan import Plan, plan, plan_table
-from luthier.cluster.resources import ask_cluster, check_resources
+from luthier.cluster.resources import check_resources
+from luthier.cluster.supply import Supply
 
-__all__ = ["Choice", "Plan", "ask_cluster", "check_resources", "choose", "plan", "plan_table"]
+__all__ = ["Choice", "Plan", "Supply", "check_resources", "choose", "plan", "plan_table"]

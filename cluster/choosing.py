@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from luthier.cluster.machine import in_bf16, memory_bytes
 from luthier.cluster.memory import estimate
-from luthier.cluster.rowcount import measure
+from luthier.cluster.microbatch import MicroBatch, largest_micro_batch, rows_of
 from luthier.cluster.shapes import Shapes, weight_shapes
 from luthier.config import RunConfig
 from luthier.config.compatibility import refusal
@@ -87,25 +88,25 @@ def choose(cfg: RunConfig, resources: Mapping[str, float] | None) -> Choice:
         shapes = weight_shapes(cfg.model, offline=cfg.offline)
     except ModelError as error:
         return _unmeasured(cfg.train, str(error))
-    data = measure(cfg.datasets, max_length=cfg.data.max_length, max_rows=cfg.data.max_train_samples)
-    longest = data.longest_row_tokens if data else cfg.data.max_length
-    return choose_for(cfg.train, shapes, worker_room(cfg, resources), sequence_tokens=longest)
+    cfg = in_bf16(cfg)
+    batch = largest_micro_batch(cfg, rows_of(cfg))
+    return choose_for(cfg.train, shapes, worker_room(cfg, resources), batch)
 
 
-def choose_for(train: TrainConfig, shapes: Shapes, room: Room, *, sequence_tokens: int) -> Choice:
+def choose_for(train: TrainConfig, shapes: Shapes, room: Room, batch: MicroBatch) -> Choice:
     """The first candidate that fits; where none does, the one that comes nearest.
 
     Args:
         train: Method, precision, batch size and number of workers.
         shapes: The model's weights.
         room: What each worker has.
-        sequence_tokens: Of the longest row.
+        batch: The largest micro-batch.
     """
     if room.num_bytes is None:
         return _unmeasured(train, room.source)
     needs: dict[str, int] = {}
-    for row in _allowed(train):
-        needs[row] = estimate(shapes, with_strategy(train, row), sequence_tokens=sequence_tokens).total_bytes
+    for row in allowed(train):
+        needs[row] = estimate(shapes, with_strategy(train, row), batch).total_bytes
         if needs[row] <= SHARE * room.num_bytes:
             return Choice(row=row, reason=_why(row, needs, room, train))
     least = min(needs, key=needs.__getitem__)
@@ -124,10 +125,10 @@ def worker_room(cfg: RunConfig, resources: Mapping[str, float] | None) -> Room:
         resources: What the cluster has; None: unknown.
     """
     if cfg.train.use_gpu:
-        return _gpu_room(resources or {})
+        return _gpu_room(cfg.train, resources or {})
     workers = cfg.train.max_workers
     if cfg.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine = memory_bytes()
         return Room(machine // workers, f"this machine's {machine / GIB:.1f} GiB for {workers} worker(s)")
     memory = int((resources or {}).get("memory", 0))
     if not memory:
@@ -135,18 +136,29 @@ def worker_room(cfg: RunConfig, resources: Mapping[str, float] | None) -> Room:
     return Room(memory // workers, f"the cluster's {memory / GIB:.1f} GiB for {workers} worker(s)")
 
 
-def _gpu_room(resources: Mapping[str, float]) -> Room:
-    kinds = sorted(key.partition(":")[2] for key in resources if key.startswith("accelerator_type:"))
+def accelerator_of(train: TrainConfig, resources: Mapping[str, float] | None) -> str | None:
+    """The kind of GPU that workers get, by Ray's name: the one that they ask for, or the one of least memory that the
+    cluster has; None: unknown."""
+    kinds = _kinds(train.resources_per_worker) or _kinds(resources or {})
     known = [kind for kind in kinds if kind in GPU_GIB]
     if not known or len(known) < len(kinds):
-        return Room(
-            None, f"the memory of its GPUs ({', '.join(kinds) or 'of a kind that Ray does not name'}) is unknown"
-        )
-    least = min(known, key=GPU_GIB.__getitem__)
-    return Room(GPU_GIB[least] * GIB, f"a {least}")
+        return None
+    return min(known, key=GPU_GIB.__getitem__)
 
 
-def _allowed(train: TrainConfig) -> tuple[str, ...]:
+def _gpu_room(train: TrainConfig, resources: Mapping[str, float]) -> Room:
+    kind = accelerator_of(train, resources)
+    if kind is None:
+        kinds = ", ".join(_kinds(resources)) or "of a kind that Ray does not name"
+        return Room(None, f"the memory of its GPUs ({kinds}) is unknown")
+    return Room(GPU_GIB[kind] * GIB, f"a {kind}")
+
+
+def _kinds(resources: Mapping[str, float]) -> list[str]:
+    return sorted(key.partition(":")[2] for key in resources if key.startswith("accelerator_type:"))
+
+
+def allowed(train: TrainConfig) -> tuple[str, ...]:
     """Candidates that the method goes with, and that give something: one worker has nobody to divide with, and on a
     CPU the device's memory is the host's."""
     return tuple(
@@ -159,8 +171,8 @@ def _allowed(train: TrainConfig) -> tuple[str, ...]:
 
 
 def _unmeasured(train: TrainConfig, problem: str) -> Choice:
-    allowed = _allowed(train)
-    row = "fsdp2" if "fsdp2" in allowed else allowed[0]
+    rows = allowed(train)
+    row = "fsdp2" if "fsdp2" in rows else rows[0]
     why = "divides the most among workers" if row == "fsdp2" else "is all that is left"
     return Choice(row=row, reason=f"what fits can't be told, and {row} {why}: {problem}")
 

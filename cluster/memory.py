@@ -1,38 +1,43 @@
-"""Parameters and memory of a fine-tuning run, from the shapes of the weights alone.
-
-Letters: P parameters, T trainable parameters, N workers, B rows, S tokens, H hidden, F feed-forward,
-K key/value width, V vocabulary.
-"""
+"""The most memory that one worker of a run holds, from the shapes of the weights alone; docs/plan.md has the parts."""
 
 from __future__ import annotations
 
-import math
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from luthier.cluster.activations import BF16_BYTES, FP32_BYTES, activation_bytes, compute_bytes, logit_bytes
+from luthier.cluster.microbatch import MicroBatch
 from luthier.cluster.shapes import Shapes
+from luthier.cluster.states import Sizes, State, sizes, state_of
 from luthier.config.train import TrainConfig
-from luthier.freezing import BLOCK, is_frozen
 
-FP32_BYTES = 4
-BF16_BYTES = 2
-ADAM_BYTES = 8  # two float32 moments per trained parameter
-# float32 logits, their gradient and the softmax, and the bfloat16 product they come from.
-LOGIT_BYTES = 3 * FP32_BYTES + BF16_BYTES
+RUNTIME_BYTES = 60 * 2**20
+"""What the first step adds to a process on a CPU, whatever the model: code pages of libraries (25 MiB), kernels that are
+compiled (20 MiB), pages that are in part free. Measured on SmolLM2-135M."""
 
-# 4-bit NormalFloat, and one 8-bit constant per 64 weights with its own constants: 4.127 bits (Dettmers et al. 2023).
-NF4_BYTES = 4.127 / 8
+KERNEL_BYTES = 4 * 2**20 // 10
+"""oneDNN, which multiplies in bfloat16 on a CPU, keeps a kernel for every product and number of tokens that it has seen.
+Measured on SmolLM2-135M: with each step of another size the resident size after ``malloc_trim`` grew by 15.5 MiB in LoRA
+and 11 MiB in full fine-tuning, and stopped growing after 406 MiB."""
 
-_NOT_ADAPTED = (
-    "embed",
-    "lm_head",
-    "wte",
-    "wpe",
-)  # peft's "all-linear" leaves embeddings and the output layer out
+KERNELS = {"lora": 38, "full": 27}
+"""For every number of tokens, by these figures."""
+
+KEPT_KERNELS = 1024
+"""oneDNN's documentation, "Primitive Cache"."""
+
+ARENA_BYTES = 64 * 2**20
+"""A thread's heaps are no larger in glibc (``HEAP_MAX_SIZE``), so larger blocks are mapped and unmapped one by one."""
+
+FILE_BYTES = 2
+"""Of a number in a weight file: published models are in 16 bits."""
+
+Phase = Literal["loading", "a step", "saving"]
 
 
 class MemoryEstimate(BaseModel):
-    """Bytes that one worker's device holds at the peak of a step, and what is kept in the host's memory instead."""
+    """Bytes of one worker's device, and what is kept in the host's memory instead."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,68 +46,89 @@ class MemoryEstimate(BaseModel):
     optimizer_bytes: int
     activations_bytes: int
     logits_bytes: int
-    gathered_bytes: int = 0
-    host_bytes: int = 0
+    gathered_bytes: int
+    """Divided weights that are whole for a while."""
 
-    @property
-    def total_bytes(self) -> int:
-        """Sum of all parts on the device."""
-        parts = (self.weights_bytes, self.gradients_bytes, self.optimizer_bytes, self.gathered_bytes)
-        return sum(parts) + self.activations_bytes + self.logits_bytes
+    buffers_bytes: int
+    """Copies made to sum gradients over workers and for the optimizer's step."""
 
+    checkpoint_bytes: int
+    """Copies of what a checkpoint holds, while they are written; on a GPU they are the host's."""
 
-def num_parameters(shapes: Shapes) -> int:
-    """Parameters of the model."""
-    return sum(map(math.prod, shapes.values()))
+    loading_bytes: int
+    """The most until the first step."""
 
+    runtime_bytes: int
+    host_bytes: int
+    """On a GPU, what the worker's process needs of the host: the model while it loads, or copies and what is offloaded."""
 
-def num_trainable(shapes: Shapes, train: TrainConfig) -> int:
-    """Parameters that the method trains: all, or r * (in + out) per adapted layer (Hu et al. 2021)."""
-    if train.classification.freeze_body:
-        return sum(math.prod(shape) for name, shape in shapes.items() if "pooler" in name)  # and the small new head
-    if train.method == "full":
-        return sum(
-            math.prod(shape)
-            for name, shape in shapes.items()
-            if not is_frozen(name, train.freeze_layers, train.freeze_modules)
-        )
-    total = 0
-    for name, shape in shapes.items():
-        if any(f".{module}." in f".{name}" for module in train.lora_modules_to_save):
-            total += math.prod(shape)
-        if is_adapted(name, shape, train):
-            total += train.lora_r * sum(shape) + (shape[0] if train.use_dora else 0)  # DoRA: one magnitude per output
-    return total
+    total_bytes: int
+    """The peak; not all parts are there at once."""
+
+    peak_in: Phase
+    """When it is reached."""
 
 
-def is_adapted(name: str, shape: tuple[int, ...], train: TrainConfig) -> bool:
-    """Whether a weight gets an adapter."""
-    module = name.removesuffix(".weight")
-    if len(shape) != 2 or module == name:
-        return False
-    if train.lora_target_modules == "all-linear":
-        return not any(part in module for part in _NOT_ADAPTED)
-    return any(module == target or module.endswith(f".{target}") for target in train.lora_target_modules)
-
-
-def estimate(shapes: Shapes, train: TrainConfig, *, sequence_tokens: int) -> MemoryEstimate:
-    """Memory of one worker.
+def estimate(
+    shapes: Shapes,
+    train: TrainConfig,
+    batch: MicroBatch,
+    *,
+    num_steps: int | None = None,
+    saves_beside_steps: bool = False,
+) -> MemoryEstimate:
+    """Memory of one worker: the first, which writes checkpoints.
 
     Args:
         shapes: The weights.
-        train: Method, precision, strategy and batch size.
-        sequence_tokens: S, the longest sequence of a batch.
+        train: Method, precision, strategy and number of workers.
+        batch: The largest micro-batch.
+        num_steps: Optimizer steps; None: many.
+        saves_beside_steps: Whether steps follow a checkpoint while it is still being written.
     """
-    state = _state(shapes, train)
-    rows = train.per_device_train_batch_size * (2 if train.objective == "dpo" else 1)  # a pair is two conversations
-    tokens = rows * sequence_tokens
-    vocabulary = next((s[0] for name, s in shapes.items() if len(s) == 2 and _is_embedding(name)), 0)
-    return state.model_copy(
-        update={
-            "activations_bytes": tokens * _activation_bytes_per_token(shapes, train),
-            "logits_bytes": 0 if train.objective == "classification" else tokens * vocabulary * LOGIT_BYTES,
-        }
+    of, row = sizes(shapes, train), train.strategy_row
+    state = state_of(row, of)
+    stage_host = 0
+    if row.endswith("_offload") and train.use_gpu:  # on a CPU the device's memory is the host's
+        state, stage_host = _offloaded(state, of, whole=row.startswith("z3"))
+    whole_logits = zero_stage(row) == 3 or any("head" in name for name in train.lora_modules_to_save)
+    activations = activation_bytes(shapes, train, batch)
+    logits = logit_bytes(shapes, train, batch, whole=whole_logits)
+    gives_back = train.use_gpu or of.compute * of.trained > ARENA_BYTES
+    buffers = _buffers(state, gives_back=gives_back)
+    phases = _phases(
+        state, train, (activations, logits, buffers), gives_back=gives_back, saves_beside_steps=saves_beside_steps
     )
+    loading, checkpoint = _loading(state, train, of), state.checkpoint
+    phases["loading"] = state.building if train.use_gpu else max(loading, state.building)
+    runtime = _runtime_bytes(train, num_steps)
+    peak_in = max(phases, key=phases.__getitem__)
+    return MemoryEstimate(
+        weights_bytes=state.weights,
+        gradients_bytes=state.gradients,
+        optimizer_bytes=state.optimizer,
+        activations_bytes=activations,
+        logits_bytes=logits,
+        gathered_bytes=state.gathered,
+        buffers_bytes=buffers,
+        checkpoint_bytes=0 if train.use_gpu else checkpoint,
+        loading_bytes=phases["loading"],
+        runtime_bytes=runtime,
+        host_bytes=max(loading, checkpoint + stage_host) if train.use_gpu else 0,
+        total_bytes=phases[peak_in] + runtime,
+        peak_in=peak_in,
+    )
+
+
+def _runtime_bytes(train: TrainConfig, num_steps: int | None) -> int:
+    if train.use_gpu:  # a context there is not torch's to count
+        return 0
+    if compute_bytes(train) != BF16_BYTES:
+        return RUNTIME_BYTES
+    kernels = KEPT_KERNELS
+    if num_steps is not None:
+        kernels = min(kernels, num_steps * train.gradient_accumulation_steps * KERNELS[train.method])
+    return RUNTIME_BYTES + kernels * KERNEL_BYTES
 
 
 def zero_stage(row: str) -> int:
@@ -110,92 +136,44 @@ def zero_stage(row: str) -> int:
     return {"ddp": 0, "fsdp2": 3}[row] if row in ("ddp", "fsdp2") else int(row[1])
 
 
-def _state(shapes: Shapes, train: TrainConfig) -> MemoryEstimate:
-    """Weights, gradients and optimizer state; what is divided is so by N (Rajbhandari et al. 2020)."""
-    row, workers, compute = train.strategy_row, train.max_workers, _compute_bytes(train)
-    stage = zero_stage(row)
-    trainable = num_trainable(shapes, train)
-    frozen = _frozen_bytes(shapes, train, trainable)
-    # Trained weights are float32; with bfloat16 there is a copy to compute with, at FSDP2 of gathered blocks only.
-    copied = compute if compute == BF16_BYTES and row != "fsdp2" else 0
-    trained = trainable * (FP32_BYTES + copied)
-    gradients, optimizer = trainable * FP32_BYTES, trainable * ADAM_BYTES
-    if stage >= 1:
-        optimizer //= workers
-    if stage >= 2:
-        gradients //= workers
-    if stage >= 3:
-        frozen, trained = frozen // workers, trained // workers
-    host = 0
-    if row.endswith("_offload") and train.use_gpu:  # on a CPU the device's memory is the host's
-        host, optimizer = optimizer, 0
-        if stage == 3:
-            host, frozen, trained = host + frozen + trained, 0, 0
-    return MemoryEstimate(
-        weights_bytes=frozen + trained,
-        gradients_bytes=gradients,
-        optimizer_bytes=optimizer,
-        activations_bytes=0,
-        logits_bytes=0,
-        gathered_bytes=_gathered_bytes(shapes, compute) if stage == 3 and workers > 1 else 0,
-        host_bytes=host,
-    )
+def _phases(
+    state: State, train: TrainConfig, parts: tuple[int, int, int], *, gives_back: bool, saves_beside_steps: bool
+) -> dict[Phase, int]:
+    """Bytes at the peak of a step and while a checkpoint is written.
 
-
-def _frozen_bytes(shapes: Shapes, train: TrainConfig, trainable: int) -> int:
-    """The base that adapters stand beside, in the compute type or in 4 bits; or what full fine-tuning leaves as it is."""
-    if train.method == "full":
-        return (num_parameters(shapes) - trainable) * FP32_BYTES
-    compute = _compute_bytes(train)
-    if not train.load_in_4bit:
-        return num_parameters(shapes) * compute
-    quantised = sum(
-        math.prod(shape)
-        for name, shape in shapes.items()
-        if len(shape) == 2 and not any(part in name for part in _NOT_ADAPTED)
-    )
-    return round(quantised * NF4_BYTES) + (num_parameters(shapes) - quantised) * compute
-
-
-def _gathered_bytes(shapes: Shapes, compute: int) -> int:
-    """Divided weights that are whole for a while: what lies outside the blocks, the block at work and the next."""
-    blocks: dict[str, int] = {}
-    for name, shape in shapes.items():
-        block = BLOCK.search(name)
-        blocks[block[1] if block else ""] = blocks.get(block[1] if block else "", 0) + math.prod(shape)
-    outside = blocks.pop("", 0)
-    return (outside + 2 * max(blocks.values(), default=0)) * compute
-
-
-def _compute_bytes(train: TrainConfig) -> int:
-    """Bytes of one number in forward and backward; ``bf16: auto`` counts as float32, the larger, on a CPU."""
-    in_bf16 = train.use_gpu if train.bf16 == "auto" else train.bf16
-    return BF16_BYTES if in_bf16 else FP32_BYTES
-
-
-def _activation_bytes_per_token(shapes: Shapes, train: TrainConfig) -> int:
-    """What the backward pass needs, per token: after Korthikanti et al. 2022, for gated feed-forward blocks.
-
-    A block keeps its two norms' inputs and outputs, the inputs being float32 (8H as two-byte elements), q and
-    its rotation and the attention's output (3H), k, v and the rotation (3K), and gate, up, activation and
-    product (4F).
+    torch's allocator on a GPU gives what one part of a step has freed to the next, so the larger part counts. On a CPU
+    the C library keeps what is freed (``luthier/cluster/environment.py``) until it is told to give it back, which happens
+    before a checkpoint: small pieces, such as activations and an adapter's buffers, add up. Pieces larger than the heaps
+    of Ray's thread are given back at once.
     """
-    hidden = next((s[1] for name, s in shapes.items() if len(s) == 2 and _is_embedding(name)), 0)
-    compute = _compute_bytes(train)
-    layers: dict[str, int] = {}
-    for name, shape in shapes.items():
-        match = BLOCK.search(name)
-        if match is None or len(shape) != 2:
-            continue
-        layers.setdefault(match[1], 11 * hidden)
-        if any(part in name for part in ("k_proj", "v_proj")):
-            layers[match[1]] += 3 * shape[0] // 2
-        elif any(part in name for part in ("gate_proj", "up_proj")):
-            layers[match[1]] += 2 * shape[0]
-    if train.gradient_checkpointing:
-        return (len(layers) * hidden + max(layers.values(), default=0)) * compute
-    return sum(layers.values()) * compute
+    activations, logits, buffers = parts
+    held = state.weights + state.optimizer + state.gathered
+    kept = state.gradients if train.gradient_accumulation_steps > 1 else 0
+    if train.use_gpu:
+        return {"a step": held + max(activations + logits + kept, state.gradients + buffers)}
+    if gives_back:
+        step = held + activations + max(logits + kept, state.gradients + buffers)
+    else:
+        step = held + activations + logits + state.gradients + buffers
+    saving = (step if saves_beside_steps else held - state.gathered) + state.checkpoint
+    return {"a step": step, "saving": saving}
 
 
-def _is_embedding(name: str) -> bool:
-    return "embed_tokens" in name or name.endswith(("wte.weight", "word_embeddings.weight"))
+def _buffers(state: State, *, gives_back: bool) -> int:
+    copies = (*state.reducing, *state.stepping)
+    return max(copies, default=0) if gives_back else sum(copies)
+
+
+def _offloaded(state: State, of: Sizes, *, whole: bool) -> tuple[State, int]:
+    """The state without what the host keeps, and how much that is: moments and float32 weights, at stage 3 all weights."""
+    masters = FP32_BYTES * of.trained // of.workers
+    weights = 0 if whole else state.weights - masters
+    host = state.optimizer + state.weights - weights
+    moved = {"weights": weights, "optimizer": 0, "stepping": ()}
+    return State(**{**state.__dict__, **moved}), host
+
+
+def _loading(state: State, train: TrainConfig, of: Sizes) -> int:
+    """The model in the type that it is loaded in, and the file's pages where this is another."""
+    width = FP32_BYTES if train.method == "full" else compute_bytes(train)
+    return of.all * (width + (FILE_BYTES if width != FILE_BYTES else 0))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.choosing import choose
-from luthier.cluster.memory import MemoryEstimate, estimate, num_parameters, num_trainable
-from luthier.cluster.resources import Demand, demands, shortages
-from luthier.cluster.rowcount import DataSize, measure, together
-from luthier.cluster.shapes import weight_shapes
+from luthier.cluster.choosing import GIB, choose, worker_room
+from luthier.cluster.costs import Prices
+from luthier.cluster.effort import Effort, effort
+from luthier.cluster.machine import in_bf16, memory_bytes
+from luthier.cluster.memory import MemoryEstimate, estimate
+from luthier.cluster.microbatch import largest_micro_batch, rows_of
+from luthier.cluster.parameters import num_parameters, num_trainable
+from luthier.cluster.proposal import Proposal, propose
+from luthier.cluster.resources import Demand, demands
+from luthier.cluster.rowcount import DataSize, RowLength, size_of, together
+from luthier.cluster.shapes import Shapes, weight_shapes
+from luthier.cluster.steps import all_steps, num_trials, optimizer_steps, rows_per_step, steps_per_epoch
+from luthier.cluster.storage import Storage, storage
+from luthier.cluster.supply import Supply, Verdict, When, judge
 from luthier.config import RunConfig, config_hash
 from luthier.config.sequence import trainings
 from luthier.errors import ModelError
@@ -21,7 +29,8 @@ from luthier.errors import ModelError
 if TYPE_CHECKING:
     from rich.table import Table
 
-GIB = 2**30
+PROCESS_BYTES = 600 * 2**20
+"""Resident size of a worker before it loads a model: Python, torch, transformers, Ray and a tokenizer. Measured."""
 
 
 class Plan(BaseModel):
@@ -41,50 +50,72 @@ class Plan(BaseModel):
     trainable_parameters: int | None
     memory_per_worker: MemoryEstimate | None
     memory_per_worker_bytes: int | None
+    host_memory_per_worker_bytes: int | None
+    """Of the machine's main memory, the process itself included."""
+
+    storage: Storage | None
     data: DataSize | None
     tokens_per_optimizer_step: int | None
     optimizer_steps: int | None
     num_trials: int
+    effort: Effort | None
+    """Tokens, operations, hours and cost of training and all trials."""
+
     demands: tuple[Demand, ...]
-    cluster_resources: dict[str, float] | None
-    schedulable: bool | None
-    """Whether the cluster can hold every stage; None: the cluster was not asked."""
+    scheduling: tuple[Verdict, ...]
+    """When each stage can be placed; empty: the cluster was not asked."""
+
+    schedulable: When
+    """The worst of them."""
+
+    proposal: Proposal | None
     notes: tuple[str, ...]
 
 
-def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None) -> Plan:
+def plan(
+    cfg: RunConfig, *, supply: Supply | None = None, prices: Prices | None = None, measure_speed: bool = False
+) -> Plan:
     """Work out what a run needs.
 
     Args:
         cfg: The run's config.
-        cluster_resources: What the target cluster has, as ``ray.cluster_resources()`` gives it. None: for a
-            run that starts its own cluster, this machine's CPUs; for a named cluster, unknown.
+        supply: What the target cluster has. None: for a run that starts its own cluster, this machine's CPUs; for a
+            named cluster, unknown.
+        prices: Of accelerators; None: the examples that luthier brings.
+        measure_speed: Time a product on this machine, for the hours of a run on its CPUs; takes some seconds.
 
     Returns:
         The plan. Nothing is started or written, and a shortage is reported, not raised.
     """
     notes: list[str] = []
-    have = _resources(cfg, cluster_resources)
-    reason = None
-    given_hash = config_hash(cfg)
+    supply = supply or _own(cfg)
+    have = supply.resources() if supply else None
+    reason, given_hash = None, config_hash(cfg)
     if cfg.train.strategy == "auto":
         choice = choose(cfg, have)
         cfg, reason = choice.settled(cfg), choice.reason
-    parts = trainings(cfg)
-    sizes = [_size(part) for part in parts]
+    cfg = in_bf16(cfg)
+    parts = [in_bf16(part) for part in trainings(cfg)]
+    lengths = [rows_of(part) for part in parts]
+    sizes = [_size(part, rows) for part, rows in zip(parts, lengths, strict=True)]
     data = together(sizes)
     if data is None:
         notes.append("the training files can't be read from here, so tokens and steps are unknown.")
-    parameters = trainable = memory = None
+    steps = all_steps(parts, sizes)
+    parameters = trainable = memory = disk = spent = proposal = None
     try:
         shapes = weight_shapes(cfg.model, offline=cfg.offline)
         parameters, trainable = num_parameters(shapes), num_trainable(shapes, cfg.train)
-        sequence_tokens = data.longest_row_tokens if data else cfg.data.max_length
-        memory = estimate(shapes, cfg.train, sequence_tokens=sequence_tokens)
+        memory = _memory(shapes, parts, lengths, sizes)
+        disk = storage(shapes, cfg.train)
         notes.extend(_model_notes(cfg, trainable, memory))
+        spent = effort(cfg, shapes, parts, sizes, have, prices, measure_speed=measure_speed)
+        room = worker_room(cfg, have)
+        proposal = propose(cfg, shapes, lengths[0], room, steps)
+        notes.extend([*(spent.notes if spent else ()), *_proposal_notes(proposal, room.num_bytes, room.source)])
     except ModelError as error:
         notes.append(str(error))
-    missing = () if have is None else shortages(cfg, have)
+    verdicts = tuple(judge(demand, supply) for demand in demands(cfg)) if supply else ()
     return Plan(
         name=cfg.name,
         config_hash=given_hash,
@@ -96,118 +127,81 @@ def plan(cfg: RunConfig, *, cluster_resources: Mapping[str, float] | None = None
         trainable_parameters=trainable,
         memory_per_worker=memory,
         memory_per_worker_bytes=memory.total_bytes if memory else None,
+        host_memory_per_worker_bytes=_host_bytes(cfg, memory) if memory else None,
+        storage=disk,
         data=data,
         tokens_per_optimizer_step=round(data.tokens / data.rows * rows_per_step(cfg)) if data else None,
-        optimizer_steps=_all_steps(parts, sizes),
-        num_trials=_num_trials(cfg),
+        optimizer_steps=steps,
+        num_trials=num_trials(cfg),
+        effort=spent,
         demands=demands(cfg),
-        cluster_resources=have,
-        schedulable=None if have is None else not missing,
-        notes=(*notes, *missing),
+        scheduling=verdicts,
+        schedulable=_worst(verdicts),
+        proposal=proposal,
+        notes=tuple(notes),
     )
-
-
-def _size(cfg: RunConfig) -> DataSize | None:
-    """What one training reads."""
-    return measure(
-        cfg.datasets,
-        max_length=cfg.data.max_length,
-        max_rows=cfg.data.max_train_samples,
-        objective=cfg.train.objective,
-    )
-
-
-def _all_steps(parts: Sequence[RunConfig], sizes: Sequence[DataSize | None]) -> int | None:
-    """Optimizer steps of all trainings together."""
-    steps = [optimizer_steps(part, size) for part, size in zip(parts, sizes, strict=True)]
-    known = [number for number in steps if number is not None]
-    return sum(known) if len(known) == len(steps) else None
-
-
-def rows_per_step(cfg: RunConfig) -> int:
-    """Rows that one optimizer step learns from, over all workers."""
-    train = cfg.train
-    return train.per_device_train_batch_size * train.gradient_accumulation_steps * train.max_workers
-
-
-def optimizer_steps(cfg: RunConfig, data: DataSize | None) -> int | None:
-    """Optimizer steps of one training; None where neither the data nor ``max_steps`` tells."""
-    limit = cfg.train.max_steps
-    if data is None:
-        return limit
-    steps = math.ceil(data.rows / rows_per_step(cfg)) * cfg.train.num_train_epochs
-    return steps if limit is None else min(steps, limit)
 
 
 def plan_table(plan: Plan) -> Table:
     """The plan as a rich table of two columns."""
-    from rich.markup import escape
-    from rich.table import Table
+    from luthier.cluster.plan_view import table
 
-    table = Table(title=f"Plan of {plan.name}", show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for label, text in _lines(plan):
-        table.add_row(label, escape(text))
-    for note in plan.notes:
-        table.add_row("note", escape(note))
-    return table
+    return table(plan)
 
 
-def _lines(plan: Plan) -> list[tuple[str, str]]:
-    count = "unknown"
-    if plan.parameters is not None and plan.trainable_parameters is not None:
-        share = 100 * plan.trainable_parameters / max(plan.parameters, 1)
-        count = f"{plan.parameters:,}; {plan.trainable_parameters:,} trained ({share:.2f} %)"
-    lines = [
-        ("method", f"{plan.method}, {plan.strategy}, {plan.num_workers} workers"),
-        *([("strategy", f"auto: {plan.strategy}, because {plan.strategy_reason}")] if plan.strategy_reason else []),
-        ("parameters", count),
-        ("memory per worker", _memory_text(plan.memory_per_worker)),
-        (
-            "training rows",
-            "unknown" if plan.data is None else f"{plan.data.rows:,} (~{plan.data.tokens:,} tokens)",
-        ),
-        ("optimizer steps", "unknown" if plan.optimizer_steps is None else f"{plan.optimizer_steps:,}"),
-        ("sweep", f"{plan.num_trials} trials" if plan.num_trials else "none"),
-    ]
-    lines += [(d.stage, ", ".join(f"{amount:g} {key}" for key, amount in d.resources.items())) for d in plan.demands]
-    verdict = {None: "unknown: ask the cluster", True: "yes", False: "no"}[plan.schedulable]
-    return [*lines, ("schedulable", verdict)]
+def _memory(
+    shapes: Shapes,
+    parts: Sequence[RunConfig],
+    lengths: Sequence[list[RowLength] | None],
+    sizes: Sequence[DataSize | None],
+) -> MemoryEstimate:
+    """The most that any of the trainings needs."""
+    estimates = []
+    for part, rows, size in zip(parts, lengths, sizes, strict=True):
+        steps = optimizer_steps(part, size)
+        every = part.train.save_steps or part.train.eval_steps or steps_per_epoch(part, size)
+        beside = part.train.async_save and (steps is None or every is None or every < steps)
+        batch = largest_micro_batch(part, rows)
+        estimates.append(estimate(shapes, part.train, batch, num_steps=steps, saves_beside_steps=beside))
+    return max(estimates, key=lambda one: one.total_bytes)
 
 
-def _memory_text(memory: MemoryEstimate | None) -> str:
-    if memory is None:
-        return "unknown"
-    sizes = {name.removesuffix("_bytes"): size for name, size in memory.model_dump().items() if size}
-    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in sizes.items())
-    return f"{memory.total_bytes / GIB:.2f} GiB ({parts})"
+def _host_bytes(cfg: RunConfig, memory: MemoryEstimate) -> int:
+    return PROCESS_BYTES + (memory.host_bytes if cfg.train.use_gpu else memory.total_bytes)
 
 
-def _num_trials(cfg: RunConfig) -> int:
-    if cfg.tune is None:
-        return 0
-    grids = (len(domain.values) for domain in cfg.tune.search_space.values() if domain.type == "grid")
-    return cfg.tune.num_samples * math.prod(grids)
+def _size(cfg: RunConfig, rows: list[RowLength] | None) -> DataSize | None:
+    return size_of(rows, cfg.data.max_train_samples, cfg.train.objective)
 
 
-def _resources(cfg: RunConfig, cluster_resources: Mapping[str, float] | None) -> dict[str, float] | None:
-    if cluster_resources is not None:
-        return dict(cluster_resources)
+def _own(cfg: RunConfig) -> Supply | None:
+    """The cluster that a run starts for itself."""
     if cfg.cluster.address is None and not cfg.train.use_gpu:
-        return {"CPU": float(cfg.cluster.num_cpus or os.cpu_count() or 1)}
+        node = {"CPU": float(cfg.cluster.num_cpus or os.cpu_count() or 1)}
+        return Supply(nodes=(node,), free=(node,), kinds=())
     return None
+
+
+def _worst(verdicts: Sequence[Verdict]) -> When:
+    order: tuple[When, ...] = ("never", "unknown", "after autoscaling", "now")
+    return min((one.when for one in verdicts), key=order.index, default="unknown")
+
+
+def _proposal_notes(proposal: Proposal | None, num_bytes: int | None, source: str) -> list[str]:
+    if proposal is not None:
+        return []
+    if num_bytes is None:
+        return [f"no strategy and micro-batch are proposed: {source}."]
+    return [f"nothing fits into {num_bytes / GIB:.1f} GiB per worker ({source}): add workers, or take a smaller model."]
 
 
 def _model_notes(cfg: RunConfig, trainable: int, memory: MemoryEstimate) -> list[str]:
     notes = []
     if trainable == 0:
         notes.append(f"no weight matches train.lora_target_modules={cfg.train.lora_target_modules!r}.")
-    if cfg.model.attn_implementation == "eager":
-        notes.append("eager attention also keeps its score matrices, which the estimate leaves out.")
     if cfg.cluster.address is None and not cfg.train.use_gpu:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        needed = memory.total_bytes * cfg.train.max_workers
+        machine = memory_bytes()
+        needed = _host_bytes(cfg, memory) * cfg.train.max_workers
         if needed > machine:
             notes.append(
                 f"{cfg.train.max_workers} workers need about {needed / GIB:.1f} GiB, this machine has "

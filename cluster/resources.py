@@ -18,13 +18,19 @@ STAGES: tuple[Stage, ...] = ("train", "tune", "serve")
 
 
 class Demand(BaseModel):
-    """Resources that one stage holds at once."""
+    """Resources that one stage holds at once: equal bundles, each on one node."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
-    resources: dict[str, float]
+    bundle: dict[str, float]
+    num_bundles: int
     remedy: str
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of all bundles together."""
+        return {key: amount * self.num_bundles for key, amount in self.bundle.items()}
 
 
 def demands(cfg: RunConfig) -> tuple[Demand, ...]:
@@ -37,8 +43,8 @@ def demands(cfg: RunConfig) -> tuple[Demand, ...]:
         return tuple(found)
     # An engine on a GPU reserves that and nothing else.
     one = {"GPU": 1.0} if cfg.train.use_gpu else {"CPU": cfg.serve.num_cpus}
-    served = {key: amount * cfg.serve.first_replicas for key, amount in one.items()}
-    found.append(Demand(stage="serve", resources=served, remedy="lower serve.num_replicas or serve.num_cpus"))
+    remedy = "lower serve.num_replicas or serve.num_cpus"
+    found.append(Demand(stage="serve", bundle=one, num_bundles=cfg.serve.first_replicas, remedy=remedy))
     return tuple(found)
 
 
@@ -77,36 +83,5 @@ def unmet(asked: Sequence[Demand], cluster_resources: Mapping[str, float]) -> tu
 
 
 def _train_demand(stage: str, cfg: RunConfig, remedy: str) -> Demand:
-    total = {key: amount * cfg.train.min_workers for key, amount in cfg.train.reserved_per_worker.items()}
-    return Demand(stage=stage, resources=total, remedy=remedy)
-
-
-def ask_cluster(cfg: RunConfig, address: str) -> dict[str, float]:
-    """What a running cluster has in all.
-
-    Args:
-        cfg: Supplies the environment.
-        address: Of the job server (``http://HEAD:8265``) or of the cluster itself (``HEAD:6379``).
-
-    Raises:
-        ResourceError: Nothing answers there.
-    """
-    if address.startswith(("http://", "https://")):
-        return _ask_dashboard(address)
-    from luthier.cluster.session import start
-
-    with start(cfg.model_copy(update={"cluster": cfg.cluster.model_copy(update={"address": address})})) as session:
-        return session.resources
-
-
-def _ask_dashboard(url: str) -> dict[str, float]:
-    from ray.util.state import list_nodes
-
-    from luthier.cluster.jobs import connect
-
-    connect(url)  # names what is wrong within seconds
-    total: dict[str, float] = {}
-    for node in list_nodes(address=url, filters=[("state", "=", "ALIVE")], detail=True):
-        for key, amount in node.resources_total.items():
-            total[key] = total.get(key, 0.0) + float(amount)
-    return total
+    workers = cfg.train.min_workers
+    return Demand(stage=stage, bundle=cfg.train.reserved_per_worker, num_bundles=workers, remedy=remedy)

@@ -9,7 +9,9 @@ import struct
 from pathlib import Path
 
 from luthier.config.model import ModelConfig
+from luthier.digests import sha256_file
 from luthier.errors import ModelError
+from luthier.paths import cache_dir
 
 Shapes = dict[str, tuple[int, ...]]
 """Weight name, as transformers calls it, to shape (out, in)."""
@@ -112,7 +114,9 @@ def _package_shapes(package: str) -> Shapes:
         )
     root = Path(spec.origin).parent
     for file in sorted(root.rglob("*.gguf")):
-        return gguf_shapes(file)
+        # Reading a GGUF's header takes seconds, as its vocabulary is a part of that.
+        converted = cache_dir() / "models" / f"{package}-{sha256_file(file)[:16]}"
+        return directory_shapes(converted) if converted.is_dir() else gguf_shapes(file)
     for file in sorted(root.rglob("*.safetensors")):
         return directory_shapes(file.parent)
     raise ModelError(f"model.model_name_or_path: package {package!r} ships no GGUF or safetensors model.")

@@ -20,17 +20,19 @@ from luthier.trainers.batches import Batch, StepPlan
 from luthier.trainers.blocks import Block, Rows
 from luthier.trainers.checkpoint import CheckpointStore
 from luthier.trainers.earlier import EarlierTask, Start
+from luthier.trainers.heap import give_back_freed
 from luthier.trainers.identity import run_identity
 from luthier.trainers.metrics_stream import Metrics, MetricsWriter
 from luthier.trainers.mixture import Mixture
 from luthier.trainers.model import build_trainable
 from luthier.trainers.objectives import Losses, Objective, build_objective
 from luthier.trainers.packing import PackedPlan, Plan
+from luthier.trainers.peak_memory import PeakMemory
 from luthier.trainers.resuming import DIVIDED, load_weights, resume, seed_dropout, snapshot
 from luthier.trainers.sample_log import SampleLog
 from luthier.trainers.saving import Report, Saver
 from luthier.trainers.speed import speed_up
-from luthier.trainers.strategies import Strategy, Worker, build_strategy
+from luthier.trainers.strategies import Strategy, Worker, build_strategy, import_strategy
 from luthier.trainers.task_metrics import Answering, with_perplexity
 from luthier.trainers.tokens import ChatTokenizer
 from luthier.trainers.validation import Task, Validation
@@ -148,10 +150,13 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     num_steps = train.max_steps or train.num_train_epochs * plan.steps_per_epoch
     objective = job.objective()
     tasks = job.validation_tasks(objective)
+    pad_id = objective.tokenizer.pad_id
+    import_strategy(train)
+    peak = PeakMemory(worker.device)
     model = build_trainable(job.base_model_dir, job.cfg.model, train, objective.classes)
     if job.start is not None:
         load_weights(model, job.start.weights_dir)
-    flat = speed_up(model, train, objective.tokenizer.pad_id)
+    flat = speed_up(model, train, pad_id)
     collate = flat or objective.collate
     losses = Losses(model, objective, *(task.objective for task in tasks if task.is_earlier))
     store = job.store()
@@ -160,6 +165,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
     newest = store.agreed_newest(worker)
     build = partial(build_strategy, train, losses, worker, num_steps)
     strategy = resume(newest, model, build, worker, divided=train.strategy in DIVIDED)
+    give_back_freed()
     seed_dropout(newest, worker, job.cfg.seed)
     first_step = newest.step if newest else 0
     generated = set(train.eval_metrics) - {"perplexity"}
@@ -205,6 +211,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
             writer.write(metrics)
         saver.check()
         if due:
+            give_back_freed()
             saver.save(step, metrics, partial(snapshot, strategy, model, worker))
         if noticed:
             saver.wait()
@@ -213,6 +220,7 @@ def train_loop(job: Job, worker: Worker, report: Report, must_leave: Callable[[]
         samples.close()
     if writer:
         writer.close()
+        peak.write(job.workdir)
 
 
 def settled(job: Job, plan: Plan, worker: Worker) -> TrainConfig:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from luthier.cluster.memory import num_parameters, num_trainable
 from luthier.cluster.preflight.model import cheap_shapes
+from luthier.cluster.storage import storage
 from luthier.config import RunConfig
 from luthier.errors import ModelError
 
-_TRAINED_BYTES = 4 + 8  # a weight in float32, and AdamW's two moments
 _SPARE_BYTES = 2**28  # metrics, tokenizer, reports
 
 STORAGE = "storage_path"
@@ -26,8 +25,6 @@ def written_bytes(cfg: RunConfig) -> dict[str, int]:
         shapes = None
     if shapes is None:
         return {STORAGE: _SPARE_BYTES, REGISTRY: _SPARE_BYTES}
-    trained = num_trainable(shapes, cfg.train)
-    artifact = 4 * (trained if cfg.train.method == "lora" else num_parameters(shapes))
-    checkpoint = trained * _TRAINED_BYTES
-    kept = cfg.train.save_total_limit + 1
-    return {STORAGE: kept * checkpoint + artifact + _SPARE_BYTES, REGISTRY: artifact + _SPARE_BYTES}
+    room = storage(shapes, cfg.train)
+    artifact = room.artifact_bytes // 2  # one in the run's directory, one in the registry
+    return {STORAGE: room.checkpoints_bytes + artifact + _SPARE_BYTES, REGISTRY: artifact + _SPARE_BYTES}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from luthier.cluster.resources import Demand, Stage, demands
-from luthier.config import RunConfig, apply_overrides
+from luthier.config import RunConfig
 
 Bundle = dict[str, float]
 
@@ -66,7 +66,7 @@ def gang_of(cfg: RunConfig, verb: str) -> Gang:
         verb: ``run``, ``train``, ``tune`` or ``evaluate``.
     """
     wanted = [demand for demand in demands(cfg) if demand.stage.partition(" ")[0] in _STAGES[verb]]
-    split = [_bundles(demand, _num_bundles(demand.stage, cfg)) for demand in wanted]
+    split = [[dict(demand.bundle)] * demand.num_bundles for demand in wanted]
     return Gang(bundles=covering(split), stages=tuple(wanted))
 
 
@@ -94,18 +94,6 @@ def size(bundle: Mapping[str, float]) -> tuple[float, float, float]:
 def told(bundle: Mapping[str, float]) -> str:
     """In words: ``8 CPU, 1 GPU``."""
     return ", ".join(f"{amount:g} {key}" for key, amount in sorted(bundle.items()) if amount) or "nothing"
-
-
-def _num_bundles(stage: str, cfg: RunConfig) -> int:
-    if stage == "serve":
-        return cfg.serve.first_replicas
-    if stage.startswith("tune") and cfg.tune is not None:
-        return apply_overrides(cfg, cfg.tune.overrides).train.min_workers
-    return cfg.train.min_workers
-
-
-def _bundles(demand: Demand, number: int) -> list[Bundle]:
-    return [{key: amount / number for key, amount in demand.resources.items()}] * number
 
 
 def _largest(bundles: Sequence[Bundle]) -> Bundle:

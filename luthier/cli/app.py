@@ -19,10 +19,10 @@ from luthier.cli.options import (
     RegistryUri,
     emit,
     load,
-    make_plan,
     show_plan,
     view,
 )
+from luthier.cli.planning import plan
 from luthier.cli.preflight import preflight
 from luthier.cli.queue import queue
 from luthier.cli.serving import serve
@@ -44,6 +44,7 @@ app.add_typer(queue, name="queue")
 jobs(app)
 app.command()(serve)
 app.command()(preflight)
+app.command()(plan)
 
 
 @app.command()
@@ -131,24 +132,6 @@ def evaluate(
     emit(facts, as_json=as_json, text="gate passed" if passed else "gate refused\n" + "\n".join(refused))
     if not passed:
         raise typer.Exit(3)
-
-
-@app.command()
-def plan(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    address: Annotated[str, typer.Option(help="Ask this cluster what it has: http://HEAD:8265 or HEAD:6379.")] = "",
-    as_json: AsJson = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Memory, tokens, steps and whether the cluster can hold it, without loading weights."""
-    cfg = load(config, overrides)
-    if dry_run:
-        return show_plan(cfg, as_json=as_json)
-    from luthier.cluster import ask_cluster, plan_table
-
-    planned = make_plan(cfg, ask_cluster(cfg, address) if address else None)
-    emit(planned.model_dump(mode="json"), as_json=as_json, text=plan_table(planned))
 
 
 @app.command()

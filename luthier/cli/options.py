@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from luthier.cluster import Plan
+    from luthier.cluster import Plan, Supply
+    from luthier.cluster.costs import Prices
     from luthier.config import RunConfig
     from luthier.view import View
 
@@ -72,15 +71,17 @@ def emit(result: Any, *, as_json: bool, text: Any = None) -> None:
     Console().print(text)
 
 
-def make_plan(cfg: RunConfig, cluster_resources: Mapping[str, float] | None = None) -> Plan:
-    """The plan of a run whose sweep, if any, has a valid space."""
+def make_plan(
+    cfg: RunConfig, *, supply: Supply | None = None, prices: Prices | None = None, measure_speed: bool = False
+) -> Plan:
+    """The plan of a run whose sweep, if any, has a valid space; see :func:`luthier.cluster.plan.plan`."""
     from luthier.cluster import plan
 
     if cfg.tune is not None:
         from luthier.tuning import check_space
 
         check_space(cfg)
-    return plan(cfg, cluster_resources=cluster_resources)
+    return plan(cfg, supply=supply, prices=prices, measure_speed=measure_speed)
 
 
 def show_plan(cfg: RunConfig, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -128,3 +129,21 @@ def test_rows_laid_out_flat_have_the_losses_that_they_have_alone_by_the_flash_ke
         batch = collate_flat(rows, 0, share=True).to(device)
         found = [nll for nll, _ in SumLoss(model).row_losses(batch)]
     assert found == pytest.approx(expected, rel=0.01)
+
+
+@needs_gpu
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_plan_foretells_what_torch_allocates(
+    method: str, on_gpu: RunConfig, base_model_dir: Path, tmp_path: Path
+) -> None:
+    from luthier.cluster import plan
+    from luthier.trainers.fit import train
+    from luthier.trainers.peak_memory import FILE_NAME
+
+    cfg = apply_overrides(on_gpu, {"train.method": method, "train.learning_rate": 1e-4, "train.max_steps": 8})
+    memory = plan(cfg).memory_per_worker
+    assert memory is not None
+    with start(cfg):
+        train(cfg, base_model_dir=base_model_dir, workdir=tmp_path / "train")
+    measured = json.loads((tmp_path / "train" / FILE_NAME).read_text())["peak_memory_bytes"]
+    assert max(memory.total_bytes / measured, measured / memory.total_bytes) <= 1.15

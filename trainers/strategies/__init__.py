@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from luthier.trainers.strategies.base import Strategy, Worker, build_strategy
+from luthier.trainers.strategies.base import Strategy, Worker, build_strategy, import_strategy
 
-__all__ = ["Strategy", "Worker", "build_strategy"]
+__all__ = ["Strategy", "Worker", "build_strategy", "import_strategy"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -96,6 +97,12 @@ def weights_to_save(model: nn.Module) -> dict[str, nn.Parameter]:
     """
     beside_a_base = hasattr(model, "peft_config")
     return {name: p for name, p in model.named_parameters() if p.requires_grad or not beside_a_base}
+
+
+def import_strategy(train: TrainConfig) -> None:
+    """Import what the strategy's making would import."""
+    module = {"ddp": "ddp", "fsdp2": "fsdp2", "deepspeed": "zero_snapshots"}[train.strategy]
+    import_module(f"luthier.trainers.strategies.{module}")
 
 
 def build_strategy(train: TrainConfig, loss: SumLoss, worker: Worker, num_steps: int) -> Strategy:

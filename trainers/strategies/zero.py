@@ -11,6 +11,7 @@ from torch import nn
 
 from luthier.config.train import TrainConfig
 from luthier.trainers.batches import Batch
+from luthier.trainers.heap import give_back_freed
 from luthier.trainers.loss import SumLoss
 from luthier.trainers.optimizer import build_optimizer, build_schedule
 from luthier.trainers.strategies.base import Worker, weights_to_save
@@ -41,13 +42,16 @@ class Zero:
 
         _join(worker)
         on_gpu = worker.device.type == "cuda"
-        settings = zero_config(train, hidden_size=_hidden_size(loss.model), on_gpu=on_gpu)
+        settings = zero_config(
+            train, hidden_size=_hidden_size(loss.model), num_trained=_num_trained(loss), on_gpu=on_gpu
+        )
         stage = settings["zero_optimization"].get("stage", 0)
         self._stage3 = stage == 3
         self._plain = stage == 0 and not train.bf16
         self._worker = worker
         self._scale = worker.world_size * train.gradient_accumulation_steps
         self._model = loss.to(torch.bfloat16) if train.bf16 else loss
+        give_back_freed()  # the float32 weights
         ours = build_optimizer(self._model.parameters(), train)
         optimizer = host_adam(ours) if on_gpu and offloads_optimizer(settings) else ours
         schedule = build_schedule(optimizer, train, num_steps)
@@ -73,6 +77,8 @@ class Zero:
         """See :class:`Strategy`."""
         norm = self._own_norm() if self._plain else None
         self._engine.step()
+        if self._stage3:
+            give_back_freed()  # the pieces that weights were gathered in; without it the heap doubles in some steps
         return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     def learning_rate(self) -> float:
@@ -107,6 +113,10 @@ class Zero:
         """Move the schedule on by the steps that are done, where :meth:`load_state` has nothing that fits."""
         for _ in range(step):
             self._schedule.step()
+
+
+def _num_trained(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _hidden_size(model: nn.Module) -> int:

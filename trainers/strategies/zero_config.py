@@ -8,13 +8,18 @@ from typing import Any
 from luthier.config.deepspeed_file import AUTO
 from luthier.config.train import TrainConfig
 
+MOST_IN_A_BUCKET = 500_000_000
+"""Gradients that are reduced together at most: DeepSpeed's default, for which it makes a buffer at every step. A small
+model or an adapter needs no gigabyte of it."""
 
-def zero_config(train: TrainConfig, *, hidden_size: int, on_gpu: bool) -> dict[str, Any]:
+
+def zero_config(train: TrainConfig, *, hidden_size: int, num_trained: int, on_gpu: bool) -> dict[str, Any]:
     """The DeepSpeed configuration of a run.
 
     Args:
         train: The settings, ``bf16`` decided. A JSON of the user's has been checked when the config was loaded.
-        hidden_size: Of the model, for bucket sizes that are left open.
+        hidden_size: Of the model, for bucket sizes that a JSON leaves open.
+        num_trained: Trained parameters.
         on_gpu: Whether workers compute on a GPU.
     """
     ours = {
@@ -26,7 +31,9 @@ def zero_config(train: TrainConfig, *, hidden_size: int, on_gpu: bool) -> dict[s
         "zero_force_ds_cpu_optimizer": False,
     }
     if train.deepspeed is None or isinstance(train.deepspeed, str):
-        return {**ours, "zero_optimization": _stage(train.deepspeed or "z0", on_gpu=on_gpu), "steps_per_print": 2**31}
+        section = _stage(train.deepspeed or "z0", on_gpu=on_gpu)
+        section["reduce_bucket_size"] = min(num_trained, MOST_IN_A_BUCKET)
+        return {**ours, "zero_optimization": section, "steps_per_print": 2**31}
     theirs: dict[str, Any] = copy.deepcopy(train.deepspeed.settings)
     # The optimizer and its schedule are luthier's own; the file may only agree with them. DeepSpeed works out the
     # batch size from the rest, and by the workers that there really are.

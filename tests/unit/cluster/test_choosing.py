@@ -12,6 +12,7 @@ import pytest
 from luthier.cluster import plan
 from luthier.cluster.choosing import GIB, GPU_GIB, Room, choose, choose_for, with_strategy, worker_room
 from luthier.cluster.memory import estimate
+from luthier.cluster.microbatch import of_length
 from luthier.cluster.shapes import Shapes
 from luthier.config import RunConfig, config_hash
 from luthier.config.train import TrainConfig
@@ -49,13 +50,15 @@ CASES: dict[str, tuple[TrainConfig, int, str]] = {
     "LoRA of 8B on T4s": (on_gpus(4), 16, "fsdp2"),
     "QLoRA of 8B on T4s": (on_gpus(4, load_in_4bit=True), 16, "ddp"),
     "full 8B on 8 H100s": (on_gpus(8, method="full"), 80, "z2"),
-    "full 8B on 8 A100s of 40 GiB": (on_gpus(8, method="full"), 40, "fsdp2"),
+    "full 8B on 8 A100s of 40 GiB": (on_gpus(8, method="full"), 40, "z2"),
+    "full 8B on 8 A10Gs": (on_gpus(8, method="full"), 24, "fsdp2"),
     "full 8B on 2 H100s": (on_gpus(2, method="full"), 80, "fsdp2"),
     "full 8B on one H200": (on_gpus(1, method="full"), 141, "z2_offload"),
-    "full 8B on one A100": (on_gpus(1, method="full"), 40, "z3_offload"),
+    "full 8B on one A100": (on_gpus(1, method="full"), 40, "z2_offload"),
+    "full 8B on one A10G": (on_gpus(1, method="full"), 24, "z3_offload"),
     "full 8B on the CPUs of two machines": (
         TrainConfig(strategy="auto", method="full", num_workers=2, per_device_train_batch_size=1, bf16=False),
-        112,
+        160,
         "fsdp2",
     ),
 }
@@ -65,23 +68,24 @@ CASES: dict[str, tuple[TrainConfig, int, str]] = {
 def test_the_first_that_fits_is_taken(case: str) -> None:
     train, gib, expected = CASES[case]
     room = Room(gib * GIB, "a device")
-    choice = choose_for(train, LLAMA_8B, room, sequence_tokens=2048)
+    choice = choose_for(train, LLAMA_8B, room, of_length(train, 2048))
     assert choice.row == expected, choice.reason
-    needs = estimate(LLAMA_8B, with_strategy(train, choice.row), sequence_tokens=2048).total_bytes
+    needs = estimate(LLAMA_8B, with_strategy(train, choice.row), of_length(train, 2048)).total_bytes
     assert needs <= 0.9 * gib * GIB
     assert f"{expected} takes {needs / GIB:.1f} of {gib}.0 GiB per worker (a device)" in choice.reason
 
 
 def test_where_nothing_fits_the_most_frugal_is_taken_and_the_remedy_told() -> None:
-    choice = choose_for(on_gpus(2, method="full"), LLAMA_8B, Room(4 * GIB, "a card"), sequence_tokens=2048)
+    train = on_gpus(2, method="full")
+    choice = choose_for(train, LLAMA_8B, Room(4 * GIB, "a card"), of_length(train, 2048))
     assert choice.row == "z3_offload"
     assert "nothing fits" in choice.reason and "train.per_device_train_batch_size" in choice.reason
 
 
 def test_unknown_memory_is_said_and_divides_the_most() -> None:
     room = Room(None, "nobody knows")
-    assert choose_for(on_gpus(2), LLAMA_8B, room, sequence_tokens=64).row == "fsdp2"
-    alone = choose_for(on_gpus(1), LLAMA_8B, room, sequence_tokens=64)
+    assert choose_for(on_gpus(2), LLAMA_8B, room, of_length(on_gpus(2), 64)).row == "fsdp2"
+    alone = choose_for(on_gpus(1), LLAMA_8B, room, of_length(on_gpus(1), 64))
     assert (alone.row, "nobody knows" in alone.reason) == ("ddp", True)
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from luthier.cluster import check_resources, plan, plan_table
-from luthier.cluster.memory import estimate, num_parameters, num_trainable
+from luthier.cluster import Supply, check_resources, plan, plan_table
+from luthier.cluster.memory import estimate
+from luthier.cluster.microbatch import of_length
+from luthier.cluster.parameters import num_parameters, num_trainable
 from luthier.cluster.rowcount import measure
 from luthier.cluster.shapes import Shapes, directory_shapes, gguf_shapes, safetensors_shapes, weight_shapes
 from luthier.config import RunConfig, load_config
@@ -92,30 +94,39 @@ def test_full_fine_tuning_trains_everything() -> None:
 def test_zero_stages_divide_what_they_partition() -> None:
     def state(stage: str) -> tuple[int, int, int]:
         train = TrainConfig.model_validate(
-            {"method": "full", "strategy": "deepspeed", "deepspeed": stage, "num_workers": 2}
+            {"method": "full", "strategy": "deepspeed", "deepspeed": stage, "num_workers": 2, "bf16": True}
         )
-        memory = estimate(SHAPES, train, sequence_tokens=8)
+        memory = estimate(SHAPES, train, of_length(train, 8))
         return memory.weights_bytes, memory.gradients_bytes, memory.optimizer_bytes
 
-    weights, gradients, optimizer = state("z0")
-    assert optimizer == 8 * num_parameters(SHAPES)
-    assert state("z1") == (weights, gradients, optimizer // 2)
-    assert state("z2") == (weights, gradients // 2, optimizer // 2)
-    assert state("z3") == (weights // 2, gradients // 2, optimizer // 2)
+    number = num_parameters(SHAPES)
+    # Weights are bfloat16 and float32; gradients come in bfloat16.
+    assert state("z0") == (6 * number, 2 * number, 8 * number)
+    assert state("z1") == (4 * number, 2 * number, 4 * number)
+    assert state("z2") == (4 * number, number, 4 * number)
+    assert state("z3") == (3 * number, number, 4 * number)
 
 
-def test_activations_and_logits_grow_with_tokens_and_shrink_with_checkpointing() -> None:
-    one = estimate(SHAPES, TrainConfig(per_device_train_batch_size=1), sequence_tokens=8)
-    two = estimate(SHAPES, TrainConfig(per_device_train_batch_size=2), sequence_tokens=8)
-    assert (two.activations_bytes, two.logits_bytes) == (2 * one.activations_bytes, 2 * one.logits_bytes)
-    assert one.logits_bytes == 8 * 100 * 14
+def test_activations_grow_with_tokens_and_shrink_with_checkpointing() -> None:
+    first, second = (TrainConfig(per_device_train_batch_size=number) for number in (1, 2))
+    one, two = (estimate(SHAPES, train, of_length(train, 8)) for train in (first, second))
+    assert two.activations_bytes == 2 * one.activations_bytes
     deep = {
         **SHAPES,
         **{name.replace("layers.0", f"layers.{n}"): s for n in range(1, 9) for name, s in SHAPES.items()},
     }
-    full = estimate(deep, TrainConfig(), sequence_tokens=8)
-    saved = estimate(deep, TrainConfig(gradient_checkpointing=True), sequence_tokens=8)
+    train, saving = TrainConfig(), TrainConfig(gradient_checkpointing=True)
+    full, saved = (estimate(deep, one, of_length(one, 8)) for one in (train, saving))
     assert saved.activations_bytes < full.activations_bytes / 3
+
+
+def test_logits_are_made_in_chunks_unless_the_head_is_divided() -> None:
+    shapes: Shapes = {"model.embed_tokens.weight": (50_000, 8), "model.layers.0.mlp.up_proj.weight": (16, 8)}
+    chunked = TrainConfig(per_device_train_batch_size=64)
+    whole = TrainConfig(per_device_train_batch_size=64, strategy="deepspeed", deepspeed="z3", num_workers=2)
+    batch = of_length(chunked, 100)
+    assert estimate(shapes, chunked, batch).logits_bytes <= 2 * 16 * 2**20
+    assert estimate(shapes, whole, batch).logits_bytes == 6400 * 50_000 * (2 * 4 + 2 * 4)
 
 
 def test_plan_counts_rows_steps_and_tokens(model_dir: Path) -> None:
@@ -149,11 +160,12 @@ def test_plan_says_what_it_can_not_know(tmp_path: Path) -> None:
 
 
 def test_plan_reports_a_shortage_without_raising(model_dir: Path) -> None:
-    made = plan(config(model_dir, train={"num_workers": 8}), cluster_resources={"CPU": 4.0})
-    assert made.schedulable is False
-    assert any("8 CPU" in note for note in made.notes)
-    assert plan(config(model_dir), cluster_resources={"CPU": 4.0}).schedulable is True
-    assert plan(config(model_dir, cluster={"address": "10.0.0.1:6379"})).schedulable is None
+    supply = Supply(nodes=({"CPU": 4.0},), free=({"CPU": 4.0},), kinds=())
+    made = plan(config(model_dir, train={"num_workers": 8}), supply=supply)
+    assert made.schedulable == "never"
+    assert "4 of 8 x (1 CPU) fit" in made.scheduling[0].reason
+    assert plan(config(model_dir), supply=supply).schedulable == "now"
+    assert plan(config(model_dir, cluster={"address": "10.0.0.1:6379"})).schedulable == "unknown"
 
 
 def test_resources_that_can_never_be_met_are_refused_with_all_shortages(model_dir: Path) -> None:
@@ -263,11 +275,11 @@ def test_a_plan_counts_what_the_objective_learns_from(tmp_path: Path) -> None:
 def test_preferences_need_the_memory_of_two_rows_and_classes_need_no_vocabulary() -> None:
     shapes: Shapes = {"model.embed_tokens.weight": (1000, 8), "model.layers.0.mlp.up_proj.weight": (16, 8)}
     sft, dpo, classes = (
-        estimate(shapes, TrainConfig.model_validate({"objective": name}), sequence_tokens=10)
-        for name in ("sft", "dpo", "classification")
+        estimate(shapes, train, of_length(train, 10))
+        for train in (TrainConfig.model_validate({"objective": name}) for name in ("sft", "dpo", "classification"))
     )
-    assert (dpo.logits_bytes, classes.logits_bytes) == (2 * sft.logits_bytes, 0)
-    assert dpo.activations_bytes == 2 * sft.activations_bytes
+    assert dpo.logits_bytes > sft.logits_bytes > classes.logits_bytes == 0
+    assert dpo.activations_bytes > 1.5 * sft.activations_bytes
 
 
 def test_stages_are_planned_together() -> None:

@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parents[3] / "configs" / "deepspeed" / "zero2-offload.j
 
 def told(deepspeed: Any, *, on_gpu: bool = False, **train: Any) -> dict[str, Any]:
     settings = TrainConfig.model_validate({"strategy": "deepspeed", "deepspeed": deepspeed, **train})
-    return zero_config(settings.model_copy(update={"bf16": True}), hidden_size=64, on_gpu=on_gpu)
+    return zero_config(settings.model_copy(update={"bf16": True}), hidden_size=64, num_trained=1_000, on_gpu=on_gpu)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,10 @@ def test_a_named_stage_is_told_with_the_runs_values(stage: str, offload: bool) -
     assert settings["bf16"] == {"enabled": True}
     assert offloads_optimizer(settings) is offload
     assert ("offload_param" in settings["zero_optimization"]) is (stage == "z3_offload")
+
+
+def test_a_bucket_is_no_larger_than_all_gradients() -> None:
+    assert told("z2")["zero_optimization"]["reduce_bucket_size"] == 1_000
 
 
 def test_only_a_gpu_copies_from_page_locked_memory() -> None:
