@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from luthier.api import check_data, evaluate, export, run, serve, train, tune
-    from luthier.cluster.plan import plan
+    from luthier.cluster.planning.plan import plan
     from luthier.config import load_config
 
 __version__ = "0.1.0"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from luthier.cluster.planning.storage import storage
 from luthier.cluster.preflight.model import cheap_shapes
-from luthier.cluster.storage import storage
 from luthier.config import RunConfig
 from luthier.errors import ModelError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from luthier.cluster.shapes import PACKAGE_PREFIX, Shapes, directory_shapes
+from luthier.cluster.planning.shapes import PACKAGE_PREFIX, Shapes, directory_shapes
 from luthier.config.model import ModelConfig
 from luthier.paths import cache_dir
 

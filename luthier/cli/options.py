@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from luthier.cluster import Plan, Supply
-    from luthier.cluster.costs import Prices
+    from luthier.cluster.planning.costs import Prices
     from luthier.config import RunConfig
     from luthier.view import View
 
@@ -74,7 +74,7 @@ def emit(result: Any, *, as_json: bool, text: Any = None) -> None:
 def make_plan(
     cfg: RunConfig, *, supply: Supply | None = None, prices: Prices | None = None, measure_speed: bool = False
 ) -> Plan:
-    """The plan of a run whose sweep, if any, has a valid space; see :func:`luthier.cluster.plan.plan`."""
+    """The plan of a run whose sweep, if any, has a valid space; see :func:`luthier.cluster.planning.plan.plan`."""
     from luthier.cluster import plan
 
     if cfg.tune is not None:

@@ -26,9 +26,9 @@ def plan(
     if dry_run:
         return show_plan(cfg, as_json=as_json)
     from luthier.cluster import plan_table
-    from luthier.cluster.asking import ask_supply
-    from luthier.cluster.costs import read_prices
-    from luthier.cluster.supply import combined
+    from luthier.cluster.planning.asking import ask_supply
+    from luthier.cluster.planning.costs import read_prices
+    from luthier.cluster.planning.supply import combined
 
     table = read_prices(prices)
     supply = combined(ask_supply(cfg, address) if address else None, cluster_config)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from luthier.cluster import Supply, plan
-from luthier.cluster.asking import ask_supply
-from luthier.cluster.supply import combined
+from luthier.cluster.planning.asking import ask_supply
+from luthier.cluster.planning.supply import combined
 from luthier.config import RunConfig
 from luthier.ports import free_port
 

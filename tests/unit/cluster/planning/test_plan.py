@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from luthier.cluster import Supply, check_resources, plan, plan_table
-from luthier.cluster.memory import estimate
-from luthier.cluster.microbatch import of_length
-from luthier.cluster.parameters import num_parameters, num_trainable
-from luthier.cluster.rowcount import measure
-from luthier.cluster.shapes import Shapes, directory_shapes, gguf_shapes, safetensors_shapes, weight_shapes
+from luthier.cluster.planning.memory import estimate
+from luthier.cluster.planning.microbatch import of_length
+from luthier.cluster.planning.parameters import num_parameters, num_trainable
+from luthier.cluster.planning.rowcount import measure
+from luthier.cluster.planning.shapes import Shapes, directory_shapes, gguf_shapes, safetensors_shapes, weight_shapes
 from luthier.config import RunConfig, load_config
 from luthier.config.data import DatasetConfig
 from luthier.config.model import ModelConfig

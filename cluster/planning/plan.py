@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.choosing import GIB, choose, worker_room
-from luthier.cluster.costs import Prices
-from luthier.cluster.effort import Effort, effort
-from luthier.cluster.machine import in_bf16, memory_bytes
-from luthier.cluster.memory import MemoryEstimate, estimate
-from luthier.cluster.microbatch import largest_micro_batch, rows_of
-from luthier.cluster.parameters import num_parameters, num_trainable
-from luthier.cluster.proposal import Proposal, propose
+from luthier.cluster.planning.choosing import GIB, choose, worker_room
+from luthier.cluster.planning.costs import Prices
+from luthier.cluster.planning.effort import Effort, effort
+from luthier.cluster.planning.machine import in_bf16, memory_bytes
+from luthier.cluster.planning.memory import MemoryEstimate, estimate
+from luthier.cluster.planning.microbatch import largest_micro_batch, rows_of
+from luthier.cluster.planning.parameters import num_parameters, num_trainable
+from luthier.cluster.planning.proposal import Proposal, propose
+from luthier.cluster.planning.rowcount import DataSize, RowLength, size_of, together
+from luthier.cluster.planning.shapes import Shapes, weight_shapes
+from luthier.cluster.planning.steps import all_steps, num_trials, optimizer_steps, rows_per_step, steps_per_epoch
+from luthier.cluster.planning.storage import Storage, storage
+from luthier.cluster.planning.supply import Supply, Verdict, When, judge
 from luthier.cluster.resources import Demand, demands
-from luthier.cluster.rowcount import DataSize, RowLength, size_of, together
-from luthier.cluster.shapes import Shapes, weight_shapes
-from luthier.cluster.steps import all_steps, num_trials, optimizer_steps, rows_per_step, steps_per_epoch
-from luthier.cluster.storage import Storage, storage
-from luthier.cluster.supply import Supply, Verdict, When, judge
 from luthier.config import RunConfig, config_hash
 from luthier.config.sequence import trainings
 from luthier.errors import ModelError
@@ -144,7 +144,7 @@ def plan(
 
 def plan_table(plan: Plan) -> Table:
     """The plan as a rich table of two columns."""
-    from luthier.cluster.plan_view import table
+    from luthier.cluster.planning.plan_view import table
 
     return table(plan)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from luthier.cluster.shapes import Shapes
+from luthier.cluster.planning.shapes import Shapes
 from luthier.config.train import TrainConfig
 from luthier.freezing import is_frozen
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.machine import in_bf16, memory_bytes
-from luthier.cluster.memory import estimate
-from luthier.cluster.microbatch import MicroBatch, largest_micro_batch, rows_of
-from luthier.cluster.shapes import Shapes, weight_shapes
+from luthier.cluster.planning.machine import in_bf16, memory_bytes
+from luthier.cluster.planning.memory import estimate
+from luthier.cluster.planning.microbatch import MicroBatch, largest_micro_batch, rows_of
+from luthier.cluster.planning.shapes import Shapes, weight_shapes
 from luthier.config import RunConfig
 from luthier.config.compatibility import refusal
 from luthier.config.train import TrainConfig

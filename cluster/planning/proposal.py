@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.choosing import GIB, SHARE, Room, allowed, with_strategy
-from luthier.cluster.memory import MemoryEstimate, estimate
-from luthier.cluster.microbatch import largest_micro_batch
-from luthier.cluster.rowcount import RowLength
-from luthier.cluster.shapes import Shapes
+from luthier.cluster.planning.choosing import GIB, SHARE, Room, allowed, with_strategy
+from luthier.cluster.planning.memory import MemoryEstimate, estimate
+from luthier.cluster.planning.microbatch import largest_micro_batch
+from luthier.cluster.planning.rowcount import RowLength
+from luthier.cluster.planning.shapes import Shapes
 from luthier.config import RunConfig
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from luthier.cluster.microbatch import largest_micro_batch, rows_of
-from luthier.cluster.rowcount import RowLength
+from luthier.cluster.planning.microbatch import largest_micro_batch, rows_of
+from luthier.cluster.planning.rowcount import RowLength
 from luthier.config import RunConfig, load_config
 from tests.conftest import ROOT
 

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from luthier.cluster.supply import NodeKind, Supply
+from luthier.cluster.planning.supply import NodeKind, Supply
 from luthier.config import RunConfig
 
 TIMEOUT_S = 10.0

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.table import Table
 
-from luthier.cluster.costs import Range
-from luthier.cluster.effort import Effort
-from luthier.cluster.memory import MemoryEstimate
-from luthier.cluster.plan import Plan
+from luthier.cluster.planning.costs import Range
+from luthier.cluster.planning.effort import Effort
+from luthier.cluster.planning.memory import MemoryEstimate
+from luthier.cluster.planning.plan import Plan
 from luthier.cluster.resources import Demand
 
 GIB = 2**30

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from luthier.cluster.planning.supply import NodeKind, Supply, combined, judge, read_cluster_config
 from luthier.cluster.resources import Demand
-from luthier.cluster.supply import NodeKind, Supply, combined, judge, read_cluster_config
 from luthier.errors import ConfigError
 
 BOX = {"CPU": 16.0, "GPU": 4.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from luthier.cluster.rowcount import DataSize
+from luthier.cluster.planning.rowcount import DataSize
 from luthier.config import RunConfig
 
 

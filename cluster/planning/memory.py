@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.activations import BF16_BYTES, FP32_BYTES, activation_bytes, compute_bytes, logit_bytes
-from luthier.cluster.microbatch import MicroBatch
-from luthier.cluster.shapes import Shapes
-from luthier.cluster.states import Sizes, State, sizes, state_of
+from luthier.cluster.planning.activations import BF16_BYTES, FP32_BYTES, activation_bytes, compute_bytes, logit_bytes
+from luthier.cluster.planning.microbatch import MicroBatch
+from luthier.cluster.planning.shapes import Shapes
+from luthier.cluster.planning.states import Sizes, State, sizes, state_of
 from luthier.config.train import TrainConfig
 
 RUNTIME_BYTES = 60 * 2**20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.parameters import num_parameters, num_trainable
-from luthier.cluster.shapes import Shapes
-from luthier.cluster.states import ADAM_BYTES
+from luthier.cluster.planning.parameters import num_parameters, num_trainable
+from luthier.cluster.planning.shapes import Shapes
+from luthier.cluster.planning.states import ADAM_BYTES
 from luthier.config.train import TrainConfig
 
 FILE_BYTES = 2

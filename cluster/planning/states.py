@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from luthier.cluster.activations import BF16_BYTES, FP32_BYTES, compute_bytes, largest_block_numbers
-from luthier.cluster.parameters import is_adapted, largest_trained, num_parameters, num_trainable
-from luthier.cluster.shapes import Shapes
+from luthier.cluster.planning.activations import BF16_BYTES, FP32_BYTES, compute_bytes, largest_block_numbers
+from luthier.cluster.planning.parameters import is_adapted, largest_trained, num_parameters, num_trainable
+from luthier.cluster.planning.shapes import Shapes
 from luthier.config.train import TrainConfig
 
 ADAM_BYTES = 8

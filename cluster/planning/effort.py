@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.choosing import accelerator_of
-from luthier.cluster.costs import (
+from luthier.cluster.planning.choosing import accelerator_of
+from luthier.cluster.planning.costs import (
     CPU_UTILISATION,
     TFLOPS,
     UTILISATION,
@@ -19,9 +19,9 @@ from luthier.cluster.costs import (
     read_prices,
     training_flops,
 )
-from luthier.cluster.rowcount import DataSize
-from luthier.cluster.shapes import Shapes
-from luthier.cluster.steps import num_trials, optimizer_steps, rows_per_step
+from luthier.cluster.planning.rowcount import DataSize
+from luthier.cluster.planning.shapes import Shapes
+from luthier.cluster.planning.steps import num_trials, optimizer_steps, rows_per_step
 from luthier.config import RunConfig, apply_overrides
 
 

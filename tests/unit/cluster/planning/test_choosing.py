@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from luthier.cluster import plan
-from luthier.cluster.choosing import GIB, GPU_GIB, Room, choose, choose_for, with_strategy, worker_room
-from luthier.cluster.memory import estimate
-from luthier.cluster.microbatch import of_length
-from luthier.cluster.shapes import Shapes
+from luthier.cluster.planning.choosing import GIB, GPU_GIB, Room, choose, choose_for, with_strategy, worker_room
+from luthier.cluster.planning.memory import estimate
+from luthier.cluster.planning.microbatch import of_length
+from luthier.cluster.planning.shapes import Shapes
 from luthier.config import RunConfig, config_hash
 from luthier.config.train import TrainConfig
 from luthier.stages import settle_strategy

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from luthier.cluster.activations import blocks, embedding_shape
-from luthier.cluster.parameters import num_parameters, num_trainable
-from luthier.cluster.shapes import Shapes
+from luthier.cluster.planning.activations import blocks, embedding_shape
+from luthier.cluster.planning.parameters import num_parameters, num_trainable
+from luthier.cluster.planning.shapes import Shapes
 from luthier.config.train import TrainConfig
 from luthier.errors import ConfigError
 
@@ -74,7 +74,7 @@ def read_prices(path: Path | None = None) -> Prices:
     """
     import yaml
 
-    place = path or files("luthier.cluster").joinpath("prices.yaml")
+    place = path or files("luthier.cluster.planning").joinpath("prices.yaml")
     try:
         return Prices.model_validate(yaml.safe_load(place.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

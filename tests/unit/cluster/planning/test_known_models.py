@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.cluster.known_models import table
+from luthier.cluster.planning.known_models import table
 from tests.conftest import ROOT
 
 

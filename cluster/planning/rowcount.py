@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.tokenscale import Scale, by_bytes
+from luthier.cluster.planning.tokenscale import Scale, by_bytes
 from luthier.config.data import DatasetConfig
 from luthier.config.objective import ObjectiveName
 

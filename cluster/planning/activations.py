@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from luthier.cluster.microbatch import MicroBatch
-from luthier.cluster.parameters import is_adapted, is_trained
-from luthier.cluster.shapes import Shapes
+from luthier.cluster.planning.microbatch import MicroBatch
+from luthier.cluster.planning.parameters import is_adapted, is_trained
+from luthier.cluster.planning.shapes import Shapes
 from luthier.config.train import TrainConfig
 from luthier.freezing import BLOCK
 

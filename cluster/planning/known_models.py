@@ -1,4 +1,4 @@
-"""A table of what well-known models need, from their published dimensions: ``python -m luthier.cluster.known_models``.
+"""A table of what well-known models need, from their published dimensions: ``python -m luthier.cluster.planning.known_models``.
 
 Each model is built from its configuration on torch's meta device, so that no weight exists, and planned like any other.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from luthier.cluster.memory import estimate
-from luthier.cluster.microbatch import of_length
-from luthier.cluster.parameters import num_parameters, num_trainable
-from luthier.cluster.shapes import Shapes
+from luthier.cluster.planning.memory import estimate
+from luthier.cluster.planning.microbatch import of_length
+from luthier.cluster.planning.parameters import num_parameters, num_trainable
+from luthier.cluster.planning.shapes import Shapes
 from luthier.config.train import TrainConfig
 
 GIB = 2**30

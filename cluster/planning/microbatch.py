@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from luthier.cluster.rowcount import RowLength, row_lengths
-from luthier.cluster.tokenscale import scale_for
+from luthier.cluster.planning.rowcount import RowLength, row_lengths
+from luthier.cluster.planning.tokenscale import scale_for
 from luthier.config import RunConfig
 from luthier.config.train import TrainConfig
 
