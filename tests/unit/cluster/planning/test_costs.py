@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.cluster.planning.test_plan import SHAPES
 
 from luthier.cluster.planning.choosing import GPU_GIB
 from luthier.cluster.planning.costs import TFLOPS, Range, cost, hours, read_prices, training_flops
 from luthier.cluster.planning.shapes import Shapes
 from luthier.config.train import TrainConfig
 from luthier.errors import ConfigError
+from tests.unit.cluster.planning.test_plan import SHAPES
 
 
 def test_full_fine_tuning_takes_six_operations_a_token_and_weight_and_lora_four() -> None:
