@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,13 +17,16 @@ from luthier.errors import ConfigError
 # of what is packed, which may be the luthier package itself, so a registry is told by what lies in it.
 EXCLUDES = (
     ".git", ".venv", "/venv", "/runs", "/registry/*/versions", "/registry/*/aliases", ".cache", "__pycache__", "*.pyc",
-    ".mypy_cache", ".ruff_cache", ".pytest_cache", "/build", "/dist", "*.egg-info",
+    ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "/build", "/dist", "*.egg-info",
 )  # fmt: skip
 
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _SPLITS = ("train", "validation", "test")
 
 Rule = Callable[[Path], bool]
+
+logger = logging.getLogger(__name__)
+"""Ray's own would tell of each ignore file that it reads."""
 
 
 def files_to_send(root: Path, excludes: Sequence[str] = EXCLUDES) -> Iterator[tuple[Path, str]]:
@@ -76,7 +80,7 @@ def _top_rule(root: Path, excludes: Sequence[str]) -> Rule:
 def _ignore_rules(place: Path) -> list[Rule]:
     from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
-    return list(get_excludes_from_ignore_files(place, include_gitignore=True))
+    return list(get_excludes_from_ignore_files(place, include_gitignore=True, logger=logger))
 
 
 def check_inputs(cfg: RunConfig, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,8 @@ def _open_ray(cfg: RunConfig, view: View, until: ExitStack) -> Session:
     """Open the cluster as a stage of its own, whose time is that of the start alone."""
     from luthier.cluster.session import start
 
-    with view.stage("cluster", f"Ray cluster {cfg.cluster.address or 'on this machine'}"):
+    where = cfg.cluster.address or os.environ.get("RAY_ADDRESS") or "on this machine"
+    with view.stage("cluster", f"Ray cluster {where}"):
         return until.enter_context(start(cfg))
 
 
