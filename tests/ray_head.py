@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 
 from luthier.ports import free_port
@@ -55,7 +56,7 @@ class RayHead:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start, and wait until the job server answers. Ray gives a daemon 30 s to start, which a busy machine may miss."""
+        """Start, and wait until the job server answers and knows the head's node. Ray gives a daemon 30 s to start, which a busy machine may miss."""
         for last in (False, False, True):
             if self._started(last=last):
                 return
@@ -77,13 +78,23 @@ class RayHead:
                 start_new_session=True,
             )
         deadline = time.monotonic() + 90
-        while self.luthier("list", "--json", timeout_s=60).returncode != 0:
+        while not self._has_node():
             fell = self._process.poll() is not None
             assert not (fell and last) and time.monotonic() < deadline, self._log()
             if fell:
                 return False
             time.sleep(0.5)
         return True
+
+    def _has_node(self) -> bool:
+        token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        headers = {"Authorization": f"Bearer {token}"}
+        try:
+            reply = httpx.get(f"{self.address}/nodes?view=summary", headers=headers, timeout=60)
+            nodes = reply.json()["data"]["summary"]
+        except (httpx.HTTPError, ValueError, KeyError):  # answers come in stages: refused, 500, then JSON
+            return False
+        return any(node["raylet"].get("state") == "ALIVE" for node in nodes)
 
     def luthier(
         self, *arguments: str, cwd: Path | None = None, timeout_s: float = 240

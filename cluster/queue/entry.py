@@ -67,7 +67,8 @@ def enqueue(asked: Asked, store: Store, policy: Policy, cluster: Cluster | None)
     priority = policy.checked_priority(team, asked.priority)
     if not asked.gang.kinds or any(amount < 0 for one in asked.gang.bundles for amount in one.values()):
         raise ConfigError("gang: the job asks for no resources, or for less than none; name what its workers reserve.")
-    if cluster is not None and (told := problems(asked.gang, cluster.nodes)):
+    # A head that has just started knows of no node yet, not even its own.
+    if cluster is not None and cluster.nodes and (told := problems(asked.gang, cluster.nodes)):
         raise ResourceError("\n".join(told))
     with store.lock:
         same = [one for one in store.all() if one.base_id == asked.submission.base_id and not one.is_over]
