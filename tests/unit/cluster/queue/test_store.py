@@ -177,3 +177,10 @@ def test_a_package_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
     assert packages.path(digest).exists()
     packages.drop_unused(set())
     assert not packages.has(digest)
+
+
+def test_a_head_that_knows_no_node_yet_refuses_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert enqueue(asked("early"), store, POLICY, Cluster(nodes=())).ticket.state == "queued"
+    with pytest.raises(ResourceError, match="the cluster has"):
+        enqueue(asked("late"), store, POLICY, Cluster(nodes=({"CPU": 0.5},)))
