@@ -17,16 +17,18 @@ import json
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.rounds import Found, figures_of_rounds, medians_of
+
 CPUS_PER_NODE = 2
 GANGS = 5
 MB = 1e6
-
-Found = dict[int, list[dict[str, float]]]
-"""By number of nodes, what each round told."""
 
 
 def main() -> None:
@@ -117,22 +119,8 @@ def figures_of(found: Found) -> list[dict[str, Any]]:
         "start": [large["start_s"] / most / (small["start_s"] / least) for small, large in pairs],
         "node_mb": [(large["memory_mb"] - small["memory_mb"]) / (most - least) for small, large in pairs],
     }
-    medians = {
-        size: {key: round(statistics.median(told[key] for told in rounds), 4) for key in rounds[0]}
-        for size, rounds in found.items()
-    }
-    settings = {"cpus_per_node": CPUS_PER_NODE, "rounds": len(pairs), "medians_by_nodes": medians}
-    return [
-        {
-            "name": name,
-            "ratio": round(statistics.median(values), 3),
-            "low": round(min(values), 3),
-            "high": round(max(values), 3),
-            "target": None,
-            "settings": settings,
-        }
-        for name, values in figures.items()
-    ]
+    settings = {"cpus_per_node": CPUS_PER_NODE, "rounds": len(pairs), "medians_by_nodes": medians_of(found, 4)}
+    return figures_of_rounds(figures, settings)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.rounds import Found, figures_of_rounds, medians_of
+
 from luthier.cluster.queue import client
 from tests.queue_process import QueueProcess
 from tests.ray_head import RayHead, ray_head
@@ -34,8 +36,6 @@ STARTED = 4
 SETTLE_S = 2.0
 
 Told = dict[str, float]
-Found = dict[int, list[Told]]
-"""By number of waiting jobs, what each round told."""
 
 
 def main() -> None:
@@ -133,22 +133,8 @@ def figures_of(found: Found, started_mb: float) -> list[dict[str, Any]]:
         ],
         "started_job_mb": [started_mb],
     }
-    medians = {
-        depth: {key: round(statistics.median(told[key] for told in rounds), 2) for key in rounds[0]}
-        for depth, rounds in found.items()
-    }
-    settings = {"rounds": len(pairs), "started_jobs": STARTED, "medians_by_waiting_jobs": medians}
-    return [
-        {
-            "name": name,
-            "ratio": round(statistics.median(values), 3),
-            "low": round(min(values), 3),
-            "high": round(max(values), 3),
-            "target": None,
-            "settings": settings,
-        }
-        for name, values in figures.items()
-    ]
+    settings = {"rounds": len(pairs), "started_jobs": STARTED, "medians_by_waiting_jobs": medians_of(found, 2)}
+    return figures_of_rounds(figures, settings)
 
 
 if __name__ == "__main__":

@@ -36,26 +36,20 @@ def follow(job: str, address: str | None = None, *, patience_s: float = PATIENCE
         ResourceError: The cluster does not know the job, or is away for longer.
     """
     job_id = known(connect(address), job).job_id
-    seen, answered, broken_after_end = 0, time.monotonic(), 0
+    seen, broken_after_end = 0, 0
     while True:
-        is_whole = False
+        is_whole = True
         try:
             for piece in _unseen(job_id, address, seen):
-                seen, answered = seen + len(piece), time.monotonic()
+                seen += len(piece)
                 yield piece
-            is_whole = True
         except ResourceError:
+            is_whole = False
             time.sleep(_PAUSE_S)
-        try:
-            job_now = find(connect(address), job_id)
-        except ResourceError as error:
-            if time.monotonic() - answered > patience_s:
-                raise _lost(job_id, url_of(address), patience_s) from error
-            continue
-        answered = time.monotonic()
-        if job_now is None:
+        found = _found(job_id, address, patience_s)
+        if found is None:
             return
-        if job_now.ended:
+        if found.ended:
             broken_after_end += 1
             if is_whole or broken_after_end >= _TRIES_AFTER_END:
                 return
@@ -67,15 +61,23 @@ def settled(job_id: str, address: str | None = None, *, patience_s: float = PATI
     Raises:
         ResourceError: The cluster is away for longer than ``patience_s``.
     """
-    answered = time.monotonic()
+    while (job := _found(job_id, address, patience_s)) is not None and not job.ended:
+        time.sleep(_PAUSE_S)
+    return job
+
+
+def _found(job_id: str, address: str | None, patience_s: float) -> Job | None:
+    """The job, as soon as the cluster is there to tell; None: it does not know it.
+
+    Raises:
+        ResourceError: The cluster is away for longer.
+    """
+    deadline = time.monotonic() + patience_s
     while True:
         try:
-            job = find(connect(address), job_id)
-            if job is None or job.ended:
-                return job
-            answered = time.monotonic()
+            return find(connect(address), job_id)
         except ResourceError as error:
-            if time.monotonic() - answered > patience_s:
+            if time.monotonic() > deadline:
                 raise _lost(job_id, url_of(address), patience_s) from error
         time.sleep(_PAUSE_S)
 

@@ -9,7 +9,7 @@ import urllib.request
 from typing import Any
 
 from luthier.cluster.local.settings import Record
-from luthier.cluster.local.token import read_token
+from luthier.cluster.token import read_token
 
 _ANSWER_TIMEOUT_S = 5.0
 _SETTLE_TIMEOUT_S = 180.0

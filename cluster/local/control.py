@@ -29,7 +29,7 @@ from luthier.cluster.local.settings import (
     read_record,
     write_record,
 )
-from luthier.cluster.local.token import TOKEN, token_path
+from luthier.cluster.token import TOKEN, token_path
 from luthier.config.base import Config
 from luthier.errors import ConfigError, ResourceError
 from luthier.paths import writable_dir

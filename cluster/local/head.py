@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING
 from luthier.cluster import haproxy
 from luthier.cluster.environment import ALWAYS
 from luthier.cluster.local.settings import Record, Settings, gcs_dir
-from luthier.cluster.local.token import TOKEN_PATH
 from luthier.cluster.loopback import LOOPBACK_VARIABLE
+from luthier.cluster.token import TOKEN_PATH
 
 if TYPE_CHECKING:
     import psutil

@@ -11,7 +11,7 @@ from luthier.cluster.haproxy import short_place
 from luthier.cluster.local.head import end_leftovers
 from luthier.cluster.local.keeper import is_kept
 from luthier.cluster.local.settings import Record, Settings, gcs_dir, read_record, write_record
-from luthier.cluster.local.token import ensure_token, token_path
+from luthier.cluster.token import ensure_token, token_path
 from luthier.errors import ConfigError
 from luthier.ports import free_port
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+from luthier.cluster.capacity import alive_nodes, autoscaler_status, free_of
 from luthier.cluster.planning.supply import NodeKind, Supply
 from luthier.config import RunConfig
+from luthier.errors import ResourceError
 
-TIMEOUT_S = 10.0
 _IMPLICIT = ("node:", "object_store_memory")
 """Resources that Ray adds by itself and nobody plans with."""
 
@@ -74,38 +74,20 @@ def _growth(active_types: Any) -> tuple[NodeKind, ...] | None:
 
 
 def _ask_dashboard(url: str) -> Supply:
-    from ray.util.state import list_nodes
-
     from luthier.cluster.jobs import connect
 
-    connect(url)  # names what is wrong within seconds
-    alive = list_nodes(address=url, filters=[("state", "=", "ALIVE")], detail=True)
-    nodes = tuple(_planned_with(node.resources_total) for node in alive)
-    status = _status(url)
-    used = status.get("loadMetricsReport", {}).get("usageByNode")
-    free = None if used is None else tuple(_left(node, used) for node in alive)
-    return Supply(nodes=nodes, free=free, kinds=_growth(status.get("autoscalerReport", {}).get("activeNodes")))
-
-
-def _left(node: Any, used: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """A node's resources without those in use."""
-    mine = used.get(node.node_id) or used.get(node.node_ip) or {}
-    total = _planned_with(node.resources_total)
-    return {key: amount - float(mine.get(key, (0.0,))[0]) for key, amount in total.items()}
-
-
-def _status(url: str) -> dict[str, Any]:
-    """What the autoscaler, or what counts nodes in its place, told last; empty: nothing."""
-    from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
-
-    request = urllib.request.Request(f"{url.rstrip('/')}/api/cluster_status")
-    for key, value in get_auth_headers_if_auth_enabled({}).items():
-        request.add_header(key, value)
+    client = connect(url)
+    nodes = alive_nodes(client)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            return dict(json.load(answer)["data"]["clusterStatus"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        status = autoscaler_status(client)
+    except ResourceError:  # what is free is not known then
+        status = {}
+    free = free_of(nodes, status)
+    return Supply(
+        nodes=tuple(_planned_with(node["resources_total"]) for node in nodes),
+        free=None if free is None else tuple(map(_planned_with, free)),
+        kinds=_growth((status.get("autoscalerReport") or {}).get("activeNodes")),
+    )
 
 
 def _planned_with(resources: Mapping[str, float]) -> dict[str, float]:

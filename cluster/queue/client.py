@@ -13,8 +13,8 @@ from luthier.cluster.queue.entry import Asked, Taken
 from luthier.cluster.queue.gang import Gang
 from luthier.cluster.queue.report import TeamUse
 from luthier.cluster.queue.ticket import Ticket
-from luthier.cluster.queue.tokens import ray_token
 from luthier.cluster.submission import Submission
+from luthier.cluster.token import ray_token
 from luthier.errors import ConfigError, LuthierError, ResourceError
 
 DEFAULT_URL = "http://127.0.0.1:8266"

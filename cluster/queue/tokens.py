@@ -3,32 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import os
-from pathlib import Path
 
 from luthier.cluster.queue.teams import Policy
+from luthier.cluster.token import ray_token
 from luthier.errors import ConfigError
-
-DEFAULT_FILE = "~/.ray/auth_token"
-
-
-def ray_token() -> str | None:
-    """The token that Ray itself would use here: ``RAY_AUTH_TOKEN``, else the file that ``RAY_AUTH_TOKEN_PATH`` names, else
-    ``~/.ray/auth_token``; None: there is none.
-
-    Raises:
-        ConfigError: The named file can't be read.
-    """
-    if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return given
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named or DEFAULT_FILE).expanduser()
-    if not named and not path.exists():
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"RAY_AUTH_TOKEN_PATH: {str(path)!r} can't be read; name the file of Ray's token.") from error
 
 
 class Tokens:

@@ -16,8 +16,8 @@ from luthier.cluster.local import control
 from luthier.cluster.local.head import command, variables
 from luthier.cluster.local.restarts import Restarts
 from luthier.cluster.local.settings import Keeper, Record, Settings, read_record, write_record
-from luthier.cluster.local.token import ensure_token, token_path
 from luthier.cluster.loopback import LOOPBACK_VARIABLE, keep_loopback
+from luthier.cluster.token import ensure_token, token_path
 from luthier.errors import ConfigError
 
 

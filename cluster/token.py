@@ -16,7 +16,7 @@ _NUM_RANDOM_BYTES = 32
 
 def token_path() -> Path | None:
     """The file that Ray reads the token from; None: the environment holds the token itself, which Ray prefers."""
-    if os.environ.get(TOKEN):
+    if os.environ.get(TOKEN, "").strip():
         return None
     named = os.environ.get(TOKEN_PATH)
     return Path(named).expanduser().absolute() if named else Path.home() / ".ray" / "auth_token"
@@ -56,3 +56,20 @@ def read_token(path: Path | None) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def ray_token() -> str | None:
+    """The token that Ray itself would use here; None: there is none.
+
+    Raises:
+        ConfigError: The file can't be read.
+    """
+    path = token_path()
+    if path is None:
+        return os.environ[TOKEN].strip()
+    if not os.environ.get(TOKEN_PATH) and not path.exists():
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{TOKEN_PATH}: {str(path)!r} can't be read; name the file of Ray's token.") from error
