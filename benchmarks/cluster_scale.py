@@ -17,6 +17,7 @@ import json
 import statistics
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,12 @@ def placed(num_nodes: int) -> float:
 
 
 def memory_of_cluster() -> int:
-    """Bytes that only this process's descendants hold, all together."""
-    return sum(process.memory_full_info().uss for process in psutil.Process().children(recursive=True))
+    """Bytes that only this process's descendants hold, all together; one that ends meanwhile holds none."""
+    held = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            held += process.memory_full_info().uss
+    return held
 
 
 def figures_of(found: Found) -> list[dict[str, Any]]:

@@ -74,7 +74,12 @@ def attend_ticket(ticket: Ticket, queue_url: str, address: str | None, token: st
                 typer.echo(f"{ticket.id} waits: {told}", err=as_json)
             time.sleep(_POLL_S)
             ticket = client.ticket(queue_url, ticket.id, token=token)
-    facts = {**ticket.model_dump(mode="json"), "status": ticket.status, "exit_code": ticket.exit_code}
+    facts = {
+        **ticket.model_dump(mode="json"),
+        "job_id": ticket.job_id,
+        "status": ticket.status,
+        "exit_code": ticket.exit_code,
+    }
     reason = f": {ticket.reason}" if ticket.reason else ""
     emit({**facts, "result": screen.result}, as_json=as_json, text=f"{ticket.id}: {ticket.status}{reason}")
     raise typer.Exit(shell_exit_code(ticket.status, ticket.exit_code))

@@ -15,6 +15,7 @@ import pytest
 
 from luthier.config import RunConfig, dump_yaml
 from tests.conftest import ConfigIn
+from tests.queue_process import QueueProcess
 from tests.ray_head import BIN, RayHead, ray_head
 
 pytestmark = pytest.mark.integration
@@ -93,6 +94,25 @@ def test_the_same_config_joins_while_it_runs_and_starts_anew_afterwards(head: Ra
     assert "had ended already" in head.luthier("stop", first).stdout
     assert submit() == f"{first}-3"
     assert head.luthier("stop", "demo").returncode == 0  # by name: the newest
+
+
+def test_a_run_that_waits_in_a_queue_is_followed_to_its_end(head: RayHead, project: Path, tmp_path: Path) -> None:
+    queue = QueueProcess(head, tmp_path, "default_team: research\nteams: {research: {}}\n")
+    queue.start()
+    try:
+        queue.put("before", "import time; time.sleep(5)")
+        queue.until("before", lambda one: one.state == "running")
+        asked = ("submit", "run.yaml", "seed=8", "--verb", "train", "--queue", queue.url, "--team", "research")
+        done = head.luthier(*asked, "--json", cwd=project)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "not reserved: 0 CPU of 2 CPU" in done.stderr  # why it waits
+        told = json.loads(done.stdout)
+        assert (Path(told["result"]["artifact_dir"]) / "manifest.json").exists()
+        before, mine = queue.get("before"), queue.get("demo")
+        assert mine.status == "SUCCEEDED" and mine.attempts[0].job_id == told["job_id"]
+        assert mine.attempts[0].started_s >= (before.attempts[0].ended_s or float("inf"))
+    finally:
+        queue.kill()
 
 
 def test_an_unknown_job_and_a_token_that_is_not_its_own_are_refused(head: RayHead) -> None:
