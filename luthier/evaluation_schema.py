@@ -5,6 +5,7 @@ Imports neither torch nor ray nor numpy, because the gate, the registry and the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,13 +15,34 @@ from luthier.stored import Count, Stored
 OTHER = "(other)"
 """Column of the confusion matrix for answers that are no label."""
 
-CLASS_METRICS = ("accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1")
-"""Given where the data is labelled; the macro averages are over the labels that occur in the test split."""
+CLASS_METRICS = (
+    "accuracy",
+    "precision_micro",
+    "recall_micro",
+    "micro_f1",
+    "precision_macro",
+    "recall_macro",
+    "macro_f1",
+    "precision_weighted",
+    "recall_weighted",
+    "weighted_f1",
+)
+"""Given where the data is labelled; macro and weighted averages are over the labels that occur in the test split."""
 
-TEXT_METRICS = ("exact_match", "rouge_l")
-"""Given always."""
+CALIBRATION_METRICS = ("ece", "brier", "brier_answered")
+"""Given where the data is labelled and a model's probabilities are known: the expected calibration error; the Brier score
+over all labels, of classifiers; that of the answered label alone, of generated answers."""
 
-LOWER_IS_BETTER = frozenset({"perplexity"})
+LABEL_TEXT_METRICS = ("exact_match", "rouge_l")
+"""Given of every answer in words."""
+
+TEXT_METRICS = ("exact_match", "token_f1", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")
+"""Given of free text; all lie between 0 and 1."""
+
+JSON_METRICS = ("json_valid", "json_schema_valid")
+"""Given of free text that must be JSON."""
+
+LOWER_IS_BETTER = frozenset({"perplexity", *CALIBRATION_METRICS})
 """A gain in these is a negative difference."""
 
 
@@ -59,17 +81,59 @@ class ClassScores(Stored):
     """Rows that truly have this label."""
 
 
+class CalibrationBin(Stored):
+    """The rows of which a model was about equally sure."""
+
+    low: float
+    """Least probability of the answered label."""
+
+    high: float
+    """Greatest."""
+
+    n: Count
+    """Rows."""
+
+    confidence: float
+    """Mean probability of the answered label; 0 without rows."""
+
+    accuracy: float
+    """Share of the rows that were answered right; 0 without rows."""
+
+
+class Calibration(Stored):
+    """How often a model is right when it says how sure it is."""
+
+    of: Literal["class probabilities", "answered tokens"]
+    """What its probabilities are: a classifier's, or that of exactly the tokens that were generated, the end included; the
+    label in other words counts for nothing there."""
+
+    bins: tuple[CalibrationBin, ...]
+    """Of equal width, from 0 to 1."""
+
+
 class VariantScores(Stored):
     """One variant's figures."""
 
     metrics: dict[str, Interval]
-    """By name: those of :data:`CLASS_METRICS` and :data:`TEXT_METRICS`, and ``perplexity``."""
+    """By name: those of :data:`CLASS_METRICS`, :data:`CALIBRATION_METRICS`, :data:`TEXT_METRICS` and
+    :data:`JSON_METRICS`, ``perplexity``, and the user's own that give a figure for each row."""
+
+    figures: dict[str, float] = {}
+    """The user's own metrics that are one figure for all rows; they have no interval."""
+
+    calibration: Calibration | None = None
+    """None: no probability is known."""
 
     per_class: dict[str, ClassScores] = {}
     """By label; empty without labels."""
 
     confusion: tuple[tuple[Count, ...], ...] = ()
     """A row for each true label, a column for each answered one and a last one for :data:`OTHER`."""
+
+
+def metric_names(variants: Iterable[Mapping[str, Interval]]) -> list[str]:
+    """Every metric that any of the variants has; not all have all, as a majority class has no probabilities."""
+    return list(dict.fromkeys(metric for metrics in variants for metric in metrics))
 
 
 class TaskScores(Stored):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from luthier.registry import ModelVersion
     from luthier.rows import Row
     from luthier.trainers.answering import Variant
+    from luthier.trainers.evaluation import Prediction
+    from luthier.trainers.evaluation.measured import ExtraMetric
     from luthier.trainers.generate import Scored
 
 
@@ -103,17 +105,11 @@ def _score_rows(
     places: Sequence[int],
 ) -> Evaluation:
     """The rows at some places, answered by every variant."""
-    from luthier.trainers.evaluation import Prediction, score
+    from luthier.trainers.evaluation import score
 
+    labels = class_labels(cfg, [rows[place] for place in places])
     predictions = {
-        variant.name: [
-            Prediction(
-                row_id=rows[place].row_id,
-                label=rows[place].label or rows[place].answer,
-                answer=scored[variant.name][place].answer.text,
-            )
-            for place in places
-        ]
+        variant.name: [_prediction(rows[place], scored[variant.name][place]) for place in places]
         for variant in variants
     }
     likely = {
@@ -121,14 +117,43 @@ def _score_rows(
     }
     return score(
         predictions,
-        class_labels(cfg, [rows[place] for place in places]),
+        labels,
         confidence=cfg.evaluate.confidence,
         bootstrap_samples=cfg.evaluate.bootstrap_samples,
         seed=cfg.seed,
         few_shot_k=cfg.evaluate.few_shot_k,
         perplexity=None if cfg.train.objective == "classification" else likely,
         text_metrics=cfg.train.answers_prompts,
+        extra=extra_metrics(cfg, [rows[place] for place in places], labelled=labels is not None),
     )
+
+
+def _prediction(row: Row, scored: Scored) -> Prediction:
+    from luthier.trainers.evaluation import Prediction
+
+    return Prediction(
+        row_id=row.row_id,
+        label=row.label or row.answer,
+        answer=scored.answer.text,
+        scores=None if scored.classified is None else scored.classified.scores,
+        probability=scored.answer.probability,
+        row={"row_id": row.row_id, "question": row.question, "dataset": row.dataset},
+    )
+
+
+def extra_metrics(cfg: RunConfig, rows: Sequence[Row], *, labelled: bool) -> tuple[ExtraMetric, ...]:
+    """The user's own metrics, and those of answers that must be JSON.
+
+    Raises:
+        ConfigError: A function or the schema can't be used.
+    """
+    from luthier.trainers.evaluation.json_metrics import json_metrics
+    from luthier.trainers.evaluation.user_metrics import user_metrics
+
+    own = user_metrics(cfg.evaluate.metrics)
+    if labelled or not cfg.train.answers_prompts:
+        return own
+    return (*json_metrics(cfg.evaluate.json_schema, [row.answer for row in rows]), *own)
 
 
 def comparison_table(evaluation: Evaluation) -> Any:
@@ -146,8 +171,13 @@ def task_table(evaluation: Evaluation, name: str) -> Any:
 def _metrics_table(variants: Mapping[str, Mapping[str, Interval]], title: str) -> Any:
     from rich.table import Table
 
+    from luthier.evaluation_schema import metric_names
+
     table = Table("metric", *variants, title=title)
-    for metric in next(iter(variants.values())):
-        cells = (found[metric] for found in variants.values())
-        table.add_row(metric, *(f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]" for cell in cells))
+    for metric in metric_names(variants.values()):
+        table.add_row(metric, *(_cell(found.get(metric)) for found in variants.values()))
     return table
+
+
+def _cell(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

@@ -12,7 +12,7 @@ from luthier.config import RunConfig
 from luthier.config.judge import rows_for_a_gain
 from luthier.config.sequence import judged_datasets, trainings
 from luthier.errors import ConfigError, DataError
-from luthier.evaluation_schema import CLASS_METRICS
+from luthier.evaluation_schema import CLASS_METRICS, JSON_METRICS, LABEL_TEXT_METRICS, TEXT_METRICS
 
 if TYPE_CHECKING:
     from luthier.config.data import DatasetConfig
@@ -79,8 +79,9 @@ def check_judgeable(cfg: RunConfig) -> None:
 
     Raises:
         DataError: There are no or too few test rows, or labels that can't be told apart.
-        ConfigError: ``gate.metric`` needs labels that the rows lack.
+        ConfigError: ``gate.metric`` needs labels or a schema that are not there, or a metric of the user's can't be loaded.
     """
+    from luthier.judging import extra_metrics
     from luthier.trainers.evaluation.labels import LabelSet
     from luthier.trainers.files import evaluation_rows
 
@@ -96,6 +97,8 @@ def check_judgeable(cfg: RunConfig) -> None:
             f"{needed}; add rows to datasets[].test."
         )
     labels = class_labels(cfg, rows)
+    extra = extra_metrics(cfg, rows, labelled=labels is not None)
+    _refuse_unmeasured(cfg, labelled=labels is not None, extra=[metric.name for metric in extra])
     if labels is None:
         _refuse_class_metric(cfg, rows)
         return
@@ -151,6 +154,20 @@ def _refuse_class_metric(cfg: RunConfig, rows: Sequence[Row]) -> None:
         raise ConfigError(
             f"gate.metric={cfg.gate.metric} needs a label on every test row, and {unlabelled} has none; set it to "
             "exact_match or rouge_l, or leave it out."
+        )
+
+
+def _refuse_unmeasured(cfg: RunConfig, *, labelled: bool, extra: Sequence[str]) -> None:
+    metric = cfg.gate.metric
+    if metric in JSON_METRICS and metric not in extra:
+        need = "answers in free text" if labelled else "evaluate.json_schema"
+        if metric == "json_valid" and not labelled:
+            need += ", or references that are all JSON objects or lists"
+        raise ConfigError(f"gate.metric={metric} needs {need}; set another or leave it out.")
+    if labelled and metric in TEXT_METRICS and metric not in LABEL_TEXT_METRICS:
+        raise ConfigError(
+            f"gate.metric={metric} is measured of free text, and every test row has a label; set it to one of "
+            f"{', '.join((*CLASS_METRICS, *LABEL_TEXT_METRICS))}, or leave it out."
         )
 
 

@@ -10,8 +10,10 @@ from pydantic import Field
 from luthier.config.base import Config
 
 Metric = Literal[
-    "accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1", "exact_match", "rouge_l", "perplexity"
-]
+    "accuracy", "precision_micro", "recall_micro", "micro_f1", "precision_macro", "recall_macro", "macro_f1",
+    "precision_weighted", "recall_weighted", "weighted_f1", "exact_match", "token_f1", "rouge_1", "rouge_2", "rouge_l",
+    "bleu", "chrf", "json_valid", "json_schema_valid", "perplexity",
+]  # fmt: skip
 Baseline = Literal["base", "few_shot", "majority", "incumbent"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -46,6 +48,15 @@ class EvaluateConfig(Config):
 
     limit: Annotated[int, Field(ge=2)] | None = None
     """Evaluate only the first rows of the test split; None: all."""
+
+    metrics: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")], ...] = ()
+    """Metrics of your own: functions as ``package.module:function``, called where the command runs, with the references,
+    the answers and a dict of each row (``row_id``, ``question``, ``dataset``). One that returns a figure for each row gets an
+    interval; one that returns a number stands without."""
+
+    json_schema: str | None = None
+    """File with a JSON schema that answers must fit, references within it only. None: where all references are JSON objects or
+    lists, it is measured whether answers are JSON."""
 
 
 class GateConfig(Config):

@@ -25,6 +25,8 @@ def with_absolute_paths(cfg: RunConfig) -> RunConfig:
     if is_local_model(cfg.model.model_name_or_path):
         place = absolute(cfg.model.model_name_or_path)
         changes["model"] = cfg.model.model_copy(update={"model_name_or_path": place})
+    if cfg.evaluate.json_schema is not None:
+        changes["evaluate"] = cfg.evaluate.model_copy(update={"json_schema": absolute(cfg.evaluate.json_schema)})
     if "://" not in cfg.registry.uri:
         changes["registry"] = cfg.registry.model_copy(update={"uri": absolute(cfg.registry.uri)})
     return cfg.model_copy(update=changes)

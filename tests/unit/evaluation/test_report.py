@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from luthier.manifest import BaseModelRef, DataFingerprint, Manifest
 from luthier.safe_files import FileDigest
 from luthier.trainers.evaluation import Prediction, render_report, score, write_confusion_png
 from luthier.trainers.evaluation.examples import changed_rows
+from luthier.trainers.evaluation.measured import ExtraMetric
 from luthier.trainers.evaluation.run_plots import ranked, smoothed, spread
 
 Answers = Callable[..., list[Prediction]]
 EVIL = "<script>alert(1)</script>"
+SETTINGS: dict[str, Any] = {"confidence": 0.95, "bootstrap_samples": 100, "seed": 0, "few_shot_k": 0}
 LABELS = ("net", EVIL, "a$b$ & \"c'")
 
 
@@ -211,6 +214,24 @@ def test_parts_that_are_missing_are_left_out() -> None:
     assert text.count("<svg") == 1
     for heading in ("Classes", "Training", "Sweep", "Rows that changed", "Endpoint", "Lineage"):
         assert heading not in words
+
+
+def test_a_calibration_is_drawn_and_told(answers: Answers) -> None:
+    given = {"majority": answers(0.3), "tuned": [replace(one, probability=0.75) for one in answers(0.8)]}
+    found = score(given, ("net", "mail", "math"), **SETTINGS)
+    text = render_report(title="sure", evaluation=found)
+    words = Page(text).words
+    assert 'aria-label="Share of right answers by' in text
+    for told in ("Calibration", "exactly the tokens that were generated", "ECE", "Brier score of the answer"):
+        assert told in words
+    without = score({"tuned": answers(0.8)}, ("net", "mail", "math"), **SETTINGS)
+    assert "No calibration is told" in Page(render_report(title="unsure", evaluation=without)).words
+
+
+def test_a_users_figure_has_no_interval(answers: Answers) -> None:
+    extra = [ExtraMetric("mean_length", lambda rows: sum(len(row.answer) for row in rows) / len(rows))]
+    found = score({"tuned": answers(1.0)}, ("net", "mail", "math"), **SETTINGS, extra=extra)
+    assert "mean length no interval" in Page(render_report(title="own", evaluation=found)).words
 
 
 def test_too_many_classes_get_no_matrix(answers: Answers, tmp_path: Path) -> None:
