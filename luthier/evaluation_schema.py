@@ -131,6 +131,28 @@ class VariantScores(Stored):
     """A row for each true label, a column for each answered one and a last one for :data:`OTHER`."""
 
 
+class McNemar(Stored):
+    """Whether two variants are right equally often, by the rows that only one of them has right."""
+
+    n: Count
+    """Rows."""
+
+    gained: Count
+    """Rows that only the first variant has right."""
+
+    lost: Count
+    """Rows that only the second has right."""
+
+    method: Literal["exact binomial", "chi-squared with continuity correction"]
+    """The exact one where few rows differ."""
+
+    p_value: Annotated[float, Field(ge=0.0, le=1.0)]
+    """Probability of so uneven a division of the differing rows if both were equally good; two-sided."""
+
+    p_adjusted: Annotated[float, Field(ge=0.0, le=1.0)]
+    """The same, adjusted by Holm's method for the comparisons with all rivals by this metric."""
+
+
 def metric_names(variants: Iterable[Mapping[str, Interval]]) -> list[str]:
     """Every metric that any of the variants has; not all have all, as a majority class has no probabilities."""
     return list(dict.fromkeys(metric for metrics in variants for metric in metrics))
@@ -163,6 +185,9 @@ class Evaluation(Stored):
 
     differences: dict[str, dict[str, Interval]]
     """``tuned-base`` and so on: by metric, the first variant's figure minus the second's on the same resamples."""
+
+    mcnemar: dict[str, dict[str, McNemar]] = {}
+    """By pair and metric (``accuracy``, ``exact_match``), McNemar's test."""
 
     tasks: dict[str, TaskScores] = {}
     """By dataset, where the test rows are of several."""

@@ -14,9 +14,9 @@ from luthier.evaluation_schema import Calibration, ClassScores
 from luthier.trainers.evaluation import intervals, metrics
 from luthier.trainers.evaluation.calibration import calibrated
 from luthier.trainers.evaluation.labels import LabelSet
-from luthier.trainers.evaluation.metrics import FloatArray
+from luthier.trainers.evaluation.metrics import BoolArray, FloatArray
 from luthier.trainers.evaluation.predictions import Prediction
-from luthier.trainers.evaluation.text_metrics import text_figures
+from luthier.trainers.evaluation.text_metrics import exact_match_rows, text_figures
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Measured:
         per_class: By label.
         confusion: True label by answered label.
         calibration: How sure it was; None: unknown.
+        right: By metric, which rows are right.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Measured:
     per_class: dict[str, ClassScores] = field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] = ()
     calibration: Calibration | None = None
+    right: dict[str, BoolArray] = field(default_factory=dict)
 
 
 def measure(
@@ -78,6 +80,7 @@ def measure(
         values, statistics = text_figures(references, answers, free_text=labels is None)
         found.values |= values
         found.statistics += statistics
+        found.right["exact_match"] = exact_match_rows(references, answers) == 1.0
     if likelihood_2N is not None:
         found.values["perplexity"] = float(metrics.perplexity(*likelihood_2N))
         found.statistics.append(intervals.perplexity_statistic(*likelihood_2N))
@@ -92,6 +95,7 @@ def _add_classes(found: Measured, rows: Sequence[Prediction], labels: LabelSet) 
     answers_N = np.array([labels.of_answer(row.answer) for row in rows], dtype=np.int64)
     found.values |= metrics.class_figures(truth_N, answers_N, num_labels)
     found.statistics.append(intervals.class_statistic(truth_N, answers_N, num_labels))
+    found.right["accuracy"] = truth_N == answers_N
     found.per_class = metrics.per_class(truth_N, answers_N, labels.labels)
     found.confusion = metrics.confusion(truth_N, answers_N, num_labels)
     sure = calibrated(rows, truth_N, answers_N)

@@ -18,6 +18,7 @@ from luthier.evaluation_schema import ClassScores
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 def class_figures(truth_N: IntArray, answers_N: IntArray, num_labels: int) -> dict[str, float]:

@@ -17,6 +17,7 @@ from luthier.trainers.evaluation.labels import LabelSet
 from luthier.trainers.evaluation.measured import ExtraMetric, Measured, measure
 from luthier.trainers.evaluation.metrics import FloatArray
 from luthier.trainers.evaluation.predictions import Prediction
+from luthier.trainers.evaluation.significance import mcnemar_tests
 
 CANDIDATE = "tuned"
 """The variant whose difference from each other one is measured."""
@@ -71,6 +72,9 @@ def score(
         n=num_rows,
         variants={name: _variant(measured[name], samples[name], confidence) for name in measured},
         differences={f"{CANDIDATE}-{name}": _difference(measured, samples, name, confidence) for name in others},
+        mcnemar=mcnemar_tests(
+            {name: one.right for name, one in measured.items()}, [(CANDIDATE, other) for other in others]
+        ),
         few_shot_k=few_shot_k,
         confidence=confidence,
         bootstrap_samples=bootstrap_samples,
