@@ -124,6 +124,12 @@ class VariantScores(Stored):
     calibration: Calibration | None = None
     """None: no probability is known."""
 
+    usage: Usage | None = None
+    """None: it was not asked."""
+
+    cost: Cost | None = None
+    """None: its time or the price of its device is unknown."""
+
     per_class: dict[str, ClassScores] = {}
     """By label; empty without labels."""
 
@@ -151,6 +157,86 @@ class McNemar(Stored):
 
     p_adjusted: Annotated[float, Field(ge=0.0, le=1.0)]
     """The same, adjusted by Holm's method for the comparisons with all rivals by this metric."""
+
+
+class Usage(Stored):
+    """What an answer took where the test split was answered, on average."""
+
+    prompt_tokens: float | None
+    """None: a classifier's input is not counted."""
+
+    answer_tokens: float | None
+    """None: a classifier generates none."""
+
+    seconds: float | None
+    """Of one worker that answers ``evaluate.batch_size`` rows at a time; None: not measured."""
+
+    device: str | None
+    """What a worker holds, by Ray's name of the accelerator, or ``CPU``; None: unknown."""
+
+    units: float
+    """How many of it: GPUs or cores."""
+
+
+class Cost(Stored):
+    """What 1,000 requests cost on a machine that is kept busy, of the least to the greatest price in the table."""
+
+    low: float
+    """By the least price."""
+
+    high: float
+    """By the greatest."""
+
+    currency: str
+    """Of both."""
+
+    prices_as_of: str
+    """When the prices were such."""
+
+    seconds: float
+    """Of the device that one request takes."""
+
+    measured: Literal["answering the test split", "at the endpoint"]
+    """Where the seconds are from."""
+
+
+class SliceScores(Stored):
+    """The rows that have one value of a field."""
+
+    value: str
+    """The value; ``(none)`` of rows without the field."""
+
+    n: Annotated[int, Field(ge=1)]
+    """Rows."""
+
+    variants: dict[str, dict[str, Interval]] = {}
+    """By variant and metric; empty of a single row, which has no interval."""
+
+    differences: dict[str, dict[str, Interval]] = {}
+    """By pair and metric."""
+
+
+class Slices(Stored):
+    """The test rows by the values of one field."""
+
+    slices: tuple[SliceScores, ...]
+    """The largest first."""
+
+    num_left_out: Count = 0
+    """Values with fewer rows than those above, of which there are too many to tell."""
+
+
+class FewShotSearch(Stored):
+    """How the number of examples in the few-shot prompt was chosen."""
+
+    metric: str
+    """By which figure."""
+
+    n: Count
+    """Validation rows."""
+
+    tried: dict[int, float]
+    """Number of examples to the figure."""
 
 
 def metric_names(variants: Iterable[Mapping[str, Interval]]) -> list[str]:
@@ -192,8 +278,14 @@ class Evaluation(Stored):
     tasks: dict[str, TaskScores] = {}
     """By dataset, where the test rows are of several."""
 
+    slices: dict[str, Slices] = {}
+    """By field."""
+
     few_shot_k: Count
     """Solved examples in the few-shot baseline's prompt."""
+
+    few_shot_search: FewShotSearch | None = None
+    """How that number was chosen; None: it was given."""
 
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
     """Coverage of every interval."""

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig
-from luthier.preflight import class_labels
 from luthier.view import View
 
 if TYPE_CHECKING:
     from luthier.evaluation_schema import Evaluation, Interval
     from luthier.gate import GateDecision
     from luthier.registry import ModelVersion
-    from luthier.rows import Row
-    from luthier.trainers.answering import Variant
-    from luthier.trainers.evaluation import Prediction
-    from luthier.trainers.evaluation.measured import ExtraMetric
     from luthier.trainers.generate import Scored
 
 
@@ -51,17 +46,23 @@ def judge(
         incumbent: Compared too, unless it is the very candidate.
         view: Shows what happens.
     """
+    from luthier.costing import with_costs, with_usage
+    from luthier.fewshot import best_k, choose_few_shot_k
     from luthier.gate import decide
     from luthier.limits import size_check
     from luthier.manifest import load_manifest
+    from luthier.scoring import score_all
     from luthier.trainers.answering import answer_all, variants_for
     from luthier.trainers.files import evaluation_rows
 
     with view.stage("evaluate", "Evaluating on the test split"):
         rows = evaluation_rows(cfg)
-        variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent))
+        search = choose_few_shot_k(cfg, base_model_dir, view)
+        k = cfg.evaluate.few_shot_ks[0] if search is None else best_k(search)
+        variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent), k)
         scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
-        evaluation = _score(cfg, variants, scored, rows)
+        evaluation = score_all(cfg, scored, rows, k).model_copy(update={"few_shot_search": search})
+        evaluation = with_costs(cfg, with_usage(cfg, evaluation, scored))
         decision = decide(evaluation, cfg.gate).also([size_check(load_manifest(artifact_dir), cfg.gate)])
         view.note(comparison_table(evaluation))
         for name in evaluation.tasks:
@@ -78,82 +79,6 @@ def _rival(cfg: RunConfig, artifact_dir: Path, incumbent: ModelVersion | None) -
     if incumbent is None or incumbent.manifest.content == load_manifest(artifact_dir).content:
         return None
     return Registry(cfg.registry.uri, cfg.registry.alias).fetch(incumbent.ref)
-
-
-def _score(
-    cfg: RunConfig, variants: Sequence[Variant], scored: Mapping[str, list[Scored]], rows: Sequence[Row]
-) -> Evaluation:
-    """All test rows together, and those of each dataset by themselves where there are several."""
-    from luthier.evaluation_schema import TaskScores
-
-    evaluation = _score_rows(cfg, variants, scored, rows, range(len(rows)))
-    names = list(dict.fromkeys(row.dataset for row in rows))
-    tasks: dict[str, TaskScores] = {}
-    for name in names if len(names) > 1 else ():
-        places = [place for place, row in enumerate(rows) if row.dataset == name]
-        if len(places) > 1:  # an interval takes two rows
-            alone = _score_rows(cfg, variants, scored, rows, places)
-            tasks[name] = TaskScores(n=alone.n, variants={one: found.metrics for one, found in alone.variants.items()})
-    return evaluation.model_copy(update={"tasks": tasks})
-
-
-def _score_rows(
-    cfg: RunConfig,
-    variants: Sequence[Variant],
-    scored: Mapping[str, list[Scored]],
-    rows: Sequence[Row],
-    places: Sequence[int],
-) -> Evaluation:
-    """The rows at some places, answered by every variant."""
-    from luthier.trainers.evaluation import score
-
-    labels = class_labels(cfg, [rows[place] for place in places])
-    predictions = {
-        variant.name: [_prediction(rows[place], scored[variant.name][place]) for place in places]
-        for variant in variants
-    }
-    likely = {
-        name: [(answers[place].nll, answers[place].num_tokens) for place in places] for name, answers in scored.items()
-    }
-    return score(
-        predictions,
-        labels,
-        confidence=cfg.evaluate.confidence,
-        bootstrap_samples=cfg.evaluate.bootstrap_samples,
-        seed=cfg.seed,
-        few_shot_k=cfg.evaluate.few_shot_k,
-        perplexity=None if cfg.train.objective == "classification" else likely,
-        text_metrics=cfg.train.answers_prompts,
-        extra=extra_metrics(cfg, [rows[place] for place in places], labelled=labels is not None),
-    )
-
-
-def _prediction(row: Row, scored: Scored) -> Prediction:
-    from luthier.trainers.evaluation import Prediction
-
-    return Prediction(
-        row_id=row.row_id,
-        label=row.label or row.answer,
-        answer=scored.answer.text,
-        scores=None if scored.classified is None else scored.classified.scores,
-        probability=scored.answer.probability,
-        row={"row_id": row.row_id, "question": row.question, "dataset": row.dataset},
-    )
-
-
-def extra_metrics(cfg: RunConfig, rows: Sequence[Row], *, labelled: bool) -> tuple[ExtraMetric, ...]:
-    """The user's own metrics, and those of answers that must be JSON.
-
-    Raises:
-        ConfigError: A function or the schema can't be used.
-    """
-    from luthier.trainers.evaluation.json_metrics import json_metrics
-    from luthier.trainers.evaluation.user_metrics import user_metrics
-
-    own = user_metrics(cfg.evaluate.metrics)
-    if labelled or not cfg.train.answers_prompts:
-        return own
-    return (*json_metrics(cfg.evaluate.json_schema, [row.answer for row in rows]), *own)
 
 
 def comparison_table(evaluation: Evaluation) -> Any:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
@@ -81,7 +82,7 @@ def check_judgeable(cfg: RunConfig) -> None:
         DataError: There are no or too few test rows, or labels that can't be told apart.
         ConfigError: ``gate.metric`` needs labels or a schema that are not there, or a metric of the user's can't be loaded.
     """
-    from luthier.judging import extra_metrics
+    from luthier.scoring import extra_metrics
     from luthier.trainers.evaluation.labels import LabelSet
     from luthier.trainers.files import evaluation_rows
 
@@ -90,6 +91,7 @@ def check_judgeable(cfg: RunConfig) -> None:
         raise DataError(
             "no dataset has a test split, so nothing can be judged; add datasets[].test, or only train: luthier train."
         )
+    _check_evaluation(cfg, rows)
     needed = rows_for_a_gain(cfg.evaluate.confidence) if cfg.gate.against else 2
     if len(rows) < needed:
         raise DataError(
@@ -155,6 +157,22 @@ def _refuse_class_metric(cfg: RunConfig, rows: Sequence[Row]) -> None:
             f"gate.metric={cfg.gate.metric} needs a label on every test row, and {unlabelled} has none; set it to "
             "exact_match or rouge_l, or leave it out."
         )
+
+
+def _check_evaluation(cfg: RunConfig, rows: Sequence[Row]) -> None:
+    """Columns and files that the evaluation is asked for."""
+    from luthier.cluster.planning.costs import read_prices
+    from luthier.fewshot import validation_sample
+
+    for field in cfg.evaluate.slices:
+        if not any(field in row.fields for row in rows):
+            raise ConfigError(
+                f"evaluate.slices: no test row has the column {field!r}; correct the name or leave it out."
+            )
+    if cfg.evaluate.prices is not None:
+        read_prices(Path(cfg.evaluate.prices).expanduser(), "evaluate.prices")
+    if len(cfg.evaluate.few_shot_ks) > 1:
+        validation_sample(cfg)
 
 
 def _refuse_unmeasured(cfg: RunConfig, *, labelled: bool, extra: Sequence[str]) -> None:

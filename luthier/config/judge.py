@@ -17,6 +17,8 @@ Metric = Literal[
 Baseline = Literal["base", "few_shot", "majority", "incumbent"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Shots = Annotated[int, Field(ge=0)]
+AUTO_SHOTS = (0, 2, 5, 8)
 
 
 def rows_for_a_gain(confidence: float) -> int:
@@ -31,8 +33,18 @@ def rows_for_a_gain(confidence: float) -> int:
 class EvaluateConfig(Config):
     """The evaluation on the untouched test split."""
 
-    few_shot_k: Annotated[int, Field(ge=0)] = 5
-    """Solved training examples in the few-shot baseline's prompt; 0 leaves that baseline out."""
+    few_shot_k: Shots | Literal["auto"] | Annotated[tuple[Shots, ...], Field(min_length=2)] = 5
+    """Solved training examples in the few-shot baseline's prompt; 0 leaves that baseline out. A list of numbers: the one that
+    is best on the validation split, by the gate's metric. ``auto``: of 0, 2, 5 and 8."""
+
+    few_shot_rows: Annotated[int, Field(ge=2)] = 100
+    """Validation rows, drawn by the seed, by which the number is chosen."""
+
+    slices: tuple[str, ...] = ()
+    """Columns of the test rows by whose values the figures are told apart, such as ``language``."""
+
+    prices: str | None = None
+    """File of prices as ``luthier plan --prices`` takes it, for the cost of 1,000 requests. None: luthier's examples."""
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 32
     """Longest generated answer in tokens."""
@@ -57,6 +69,13 @@ class EvaluateConfig(Config):
     json_schema: str | None = None
     """File with a JSON schema that answers must fit, references within it only. None: where all references are JSON objects or
     lists, it is measured whether answers are JSON."""
+
+    @property
+    def few_shot_ks(self) -> tuple[int, ...]:
+        """The numbers of examples to choose from, the least first; one: nothing is chosen."""
+        if self.few_shot_k == "auto":
+            return AUTO_SHOTS
+        return (self.few_shot_k,) if isinstance(self.few_shot_k, int) else tuple(sorted({*self.few_shot_k}))
 
 
 class GateConfig(Config):

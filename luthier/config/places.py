@@ -9,6 +9,7 @@ from typing import Any
 from luthier.config.run import RunConfig
 
 _SPLITS = ("train", "validation", "test")
+_FILES = ("json_schema", "prices")
 
 
 def with_absolute_paths(cfg: RunConfig) -> RunConfig:
@@ -25,8 +26,9 @@ def with_absolute_paths(cfg: RunConfig) -> RunConfig:
     if is_local_model(cfg.model.model_name_or_path):
         place = absolute(cfg.model.model_name_or_path)
         changes["model"] = cfg.model.model_copy(update={"model_name_or_path": place})
-    if cfg.evaluate.json_schema is not None:
-        changes["evaluate"] = cfg.evaluate.model_copy(update={"json_schema": absolute(cfg.evaluate.json_schema)})
+    files = {name: absolute(path) for name in _FILES if (path := getattr(cfg.evaluate, name)) is not None}
+    if files:
+        changes["evaluate"] = cfg.evaluate.model_copy(update=files)
     if "://" not in cfg.registry.uri:
         changes["registry"] = cfg.registry.model_copy(update={"uri": absolute(cfg.registry.uri)})
     return cfg.model_copy(update=changes)

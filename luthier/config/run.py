@@ -142,6 +142,16 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _shots_can_be_chosen(self) -> RunConfig:
+        chosen = len(self.evaluate.few_shot_ks) > 1
+        if chosen and not any(dataset.validation for dataset in sequence.judged_datasets(self)):
+            raise ValueError(
+                f"evaluate.few_shot_k={self.evaluate.few_shot_k!r} is chosen on validation rows, and no dataset has any; "
+                "add datasets[].validation, or give a number"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _task_names_distinct(self) -> RunConfig:
         names = [d.name for d in self.datasets]
         if len(set(names)) != len(names):

@@ -12,12 +12,15 @@ from luthier.gate import GateDecision
 from luthier.manifest import Manifest
 from luthier.trainers.evaluation import plots, run_plots
 from luthier.trainers.evaluation.drawing import VARIANT_NAMES, style, to_svg
-from luthier.trainers.evaluation.examples import changed_rows
+from luthier.trainers.evaluation.examples import RIVALS, changed_rows
 from luthier.trainers.evaluation.page import figure_text, page_environment, svg_or_none
 from luthier.trainers.evaluation.reliability import reliability_figure
 
 _FEW_ROWS = 100
 """Below this the report warns that percentile intervals come out too narrow."""
+
+_FEW_IN_SLICE = 30
+"""A slice of fewer rows is marked: its intervals are wide and come out too narrow at that."""
 
 
 def render_report(
@@ -74,7 +77,12 @@ def render_report(
             manifest=manifest,
             gate=gate,
             config_yaml=config_yaml,
-            examples=changed_rows(examples, labelled=bool(evaluation.labels)),
+            examples={
+                rival: groups
+                for rival in RIVALS
+                if (groups := changed_rows(examples, labelled=bool(evaluation.labels), rival=rival))
+            },
+            few_in_slice=_FEW_IN_SLICE,
             parity=parity,
             endpoint=endpoint,
             stages=stages,

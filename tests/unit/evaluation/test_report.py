@@ -13,7 +13,7 @@ import pytest
 
 from luthier.config.judge import GateConfig
 from luthier.errors import DataError
-from luthier.evaluation_schema import Evaluation, TaskScores
+from luthier.evaluation_schema import Evaluation, FewShotSearch, TaskScores
 from luthier.gate import decide
 from luthier.manifest import BaseModelRef, DataFingerprint, Manifest
 from luthier.safe_files import FileDigest
@@ -273,8 +273,31 @@ def test_changed_rows_are_sorted_by_what_became_of_them() -> None:
         "base": False,
         "tuned": True,
     }
+    rows = [{**row(f"r{n}", "x", "wrong"), "incumbent": "net"} for n in range(210)]
+    (lost,) = changed_rows(rows, labelled=True, rival="incumbent")
+    assert (lost["kind"], lost["count"], len(lost["rows"]), lost["row_ids"][7]) == ("broken", 210, 6, "r7")
+    assert len(lost["row_ids"]) == 200
     exact = changed_rows([row("r", "net", "Net")], labelled=False)
     assert exact[0]["title"] == "Put right by tuning"
+
+
+def test_what_the_incumbent_had_right_is_told(evaluation: Evaluation) -> None:
+    rows = [
+        {"row_id": f"r{n}", "text": "t", "label": "net", "base": "x", "tuned": "x", "incumbent": "net"}
+        for n in range(9)
+    ]
+    words = Page(render_report(title="lost", evaluation=evaluation, examples=rows)).words
+    assert "answers differently from the incumbent" in words
+    assert "answers differently from the base model" not in words
+    assert "Right before, wrong now: 9 (first 6)" in words
+    assert "r7, r8" in words
+
+
+def test_the_choice_of_examples_is_told(evaluation: Evaluation) -> None:
+    search = FewShotSearch(metric="macro_f1", n=80, tried={0: 0.1, 5: 0.4})
+    told = Page(render_report(title="k", evaluation=evaluation.model_copy(update={"few_shot_search": search}))).words
+    assert "has 5 examples, the best of those that were tried on 80 validation" in told
+    assert "0 gave 0.100, 5 gave 0.400" in told
 
 
 @pytest.mark.parametrize(("mode", "order"), [("min", "bac"), ("max", "abc")])
