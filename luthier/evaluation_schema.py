@@ -239,6 +239,59 @@ class FewShotSearch(Stored):
     """Number of examples to the figure."""
 
 
+class JudgeScores(Stored):
+    """How a language model, asked in both orders, found the tuned model's answers beside another variant's."""
+
+    model: str
+    """Who judged."""
+
+    rubric_sha256: str
+    """Of what it was told to go by, so that figures by different rubrics are not compared."""
+
+    against: str
+    """The other variant."""
+
+    drawn: Count
+    """Rows that were to be compared."""
+
+    n: Count
+    """Rows with a verdict: those below but for the last two."""
+
+    wins: Count
+    """Tuned was found better in both orders."""
+
+    losses: Count
+    """The other was."""
+
+    ties: Count
+    """Neither was: both orders say so, or the orders disagree, or the answers are equal."""
+
+    disagreements: Count
+    """Of the ties, those in which the orders disagree."""
+
+    equal: Count
+    """Of the ties, those whose answers are equal, so that nobody was asked."""
+
+    unparsable: Count
+    """Rows with a reply that is neither A nor B nor tie; they have no verdict."""
+
+    failed: Count
+    """Rows with a request that got no reply; they have no verdict."""
+
+    failures: dict[str, Count] = {}
+    """Requests that got no reply, by kind of error."""
+
+    first_share: float | None
+    """Of the replies that chose, how many chose the answer that was shown first: 0.5 without a bias by position. None: no
+    reply chose."""
+
+    win_rate: Interval | None
+    """Wins and half of the ties, of the rows with a verdict; None: fewer than two."""
+
+    p_value: float | None
+    """Of the sign test of wins against losses, two-sided; None: there are neither."""
+
+
 def metric_names(variants: Iterable[Mapping[str, Interval]]) -> list[str]:
     """Every metric that any of the variants has; not all have all, as a majority class has no probabilities."""
     return list(dict.fromkeys(metric for metrics in variants for metric in metrics))
@@ -274,6 +327,9 @@ class Evaluation(Stored):
 
     mcnemar: dict[str, dict[str, McNemar]] = {}
     """By pair and metric (``accuracy``, ``exact_match``), McNemar's test."""
+
+    judged: JudgeScores | None = None
+    """What a language model found; None: none was asked."""
 
     tasks: dict[str, TaskScores] = {}
     """By dataset, where the test rows are of several."""

@@ -46,6 +46,7 @@ def judge(
         incumbent: Compared too, unless it is the very candidate.
         view: Shows what happens.
     """
+    from luthier.arbiter import ask_judge
     from luthier.costing import with_costs, with_usage
     from luthier.fewshot import best_k, choose_few_shot_k
     from luthier.gate import decide
@@ -63,6 +64,7 @@ def judge(
         scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
         evaluation = score_all(cfg, scored, rows, k).model_copy(update={"few_shot_search": search})
         evaluation = with_costs(cfg, with_usage(cfg, evaluation, scored))
+        evaluation = evaluation.model_copy(update={"judged": ask_judge(cfg, rows, scored, view)})
         decision = decide(evaluation, cfg.gate).also([size_check(load_manifest(artifact_dir), cfg.gate)])
         view.note(comparison_table(evaluation))
         for name in evaluation.tasks:

@@ -173,6 +173,12 @@ def _check_evaluation(cfg: RunConfig, rows: Sequence[Row]) -> None:
         read_prices(Path(cfg.evaluate.prices).expanduser(), "evaluate.prices")
     if len(cfg.evaluate.few_shot_ks) > 1:
         validation_sample(cfg)
+    judge = cfg.evaluate.judge
+    if judge is not None and judge.api_key_env and not os.environ.get(judge.api_key_env):
+        raise ConfigError(
+            f"evaluate.judge.api_key_env: {judge.api_key_env} is not set; set it, or give its place in "
+            f"secrets.{judge.api_key_env}."
+        )
 
 
 def _refuse_unmeasured(cfg: RunConfig, *, labelled: bool, extra: Sequence[str]) -> None:

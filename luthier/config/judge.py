@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from luthier.config.base import Config
+from luthier.config.llm_judge import LlmJudgeConfig
 
 Metric = Literal[
     "accuracy", "precision_micro", "recall_micro", "micro_f1", "precision_macro", "recall_macro", "macro_f1",
@@ -65,6 +66,9 @@ class EvaluateConfig(Config):
     """Metrics of your own: functions as ``package.module:function``, called where the command runs, with the references,
     the answers and a dict of each row (``row_id``, ``question``, ``dataset``). One that returns a figure for each row gets an
     interval; one that returns a number stands without."""
+
+    judge: LlmJudgeConfig | None = None
+    """A language model that compares the tuned model's answers with the base model's; None: none."""
 
     json_schema: str | None = None
     """File with a JSON schema that answers must fit, references within it only. None: where all references are JSON objects or

@@ -18,6 +18,7 @@ FOLDERS = ("trainers", "tuning", "serving", "cluster")
 TOP = {
     "adding",
     "api",
+    "arbiter",
     "bases",
     "costing",
     "endpoints",
