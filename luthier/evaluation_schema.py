@@ -292,6 +292,29 @@ class JudgeScores(Stored):
     """Of the sign test of wins against losses, two-sided; None: there are neither."""
 
 
+class HarnessFigure(Stored):
+    """One figure of one model on one task of lm-evaluation-harness."""
+
+    value: float
+    """As the harness gives it."""
+
+    stderr: float | None
+    """Its standard error; None: the harness gives none."""
+
+
+class HarnessTask(Stored):
+    """One task of lm-evaluation-harness."""
+
+    version: str
+    """Of the task, since figures of different ones are not compared."""
+
+    n: Count
+    """Rows; 0: a group, whose tasks stand by themselves too."""
+
+    variants: dict[str, dict[str, HarnessFigure]]
+    """By variant (``base``, ``tuned``) and metric with its filter, as in ``acc,none``."""
+
+
 def metric_names(variants: Iterable[Mapping[str, Interval]]) -> list[str]:
     """Every metric that any of the variants has; not all have all, as a majority class has no probabilities."""
     return list(dict.fromkeys(metric for metrics in variants for metric in metrics))
@@ -330,6 +353,9 @@ class Evaluation(Stored):
 
     judged: JudgeScores | None = None
     """What a language model found; None: none was asked."""
+
+    harness: dict[str, HarnessTask] = {}
+    """By task of lm-evaluation-harness."""
 
     tasks: dict[str, TaskScores] = {}
     """By dataset, where the test rows are of several."""

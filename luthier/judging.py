@@ -55,6 +55,7 @@ def judge(
     from luthier.scoring import score_all
     from luthier.trainers.answering import answer_all, variants_for
     from luthier.trainers.files import evaluation_rows
+    from luthier.trainers.harness import run_harness
 
     with view.stage("evaluate", "Evaluating on the test split"):
         rows = evaluation_rows(cfg)
@@ -65,6 +66,9 @@ def judge(
         evaluation = score_all(cfg, scored, rows, k).model_copy(update={"few_shot_search": search})
         evaluation = with_costs(cfg, with_usage(cfg, evaluation, scored))
         evaluation = evaluation.model_copy(update={"judged": ask_judge(cfg, rows, scored, view)})
+        if cfg.evaluate.harness is not None:
+            tasks = run_harness(cfg, base_model_dir, artifact_dir)
+            evaluation = evaluation.model_copy(update={"harness": tasks})
         decision = decide(evaluation, cfg.gate).also([size_check(load_manifest(artifact_dir), cfg.gate)])
         view.note(comparison_table(evaluation))
         for name in evaluation.tasks:

@@ -163,6 +163,7 @@ def _check_evaluation(cfg: RunConfig, rows: Sequence[Row]) -> None:
     """Columns and files that the evaluation is asked for."""
     from luthier.cluster.planning.costs import read_prices
     from luthier.fewshot import validation_sample
+    from luthier.trainers.harness import check_harness
 
     for field in cfg.evaluate.slices:
         if not any(field in row.fields for row in rows):
@@ -173,6 +174,8 @@ def _check_evaluation(cfg: RunConfig, rows: Sequence[Row]) -> None:
         read_prices(Path(cfg.evaluate.prices).expanduser(), "evaluate.prices")
     if len(cfg.evaluate.few_shot_ks) > 1:
         validation_sample(cfg)
+    if cfg.evaluate.harness is not None:
+        check_harness(cfg.evaluate.harness, offline=cfg.offline)
     judge = cfg.evaluate.judge
     if judge is not None and judge.api_key_env and not os.environ.get(judge.api_key_env):
         raise ConfigError(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from luthier.config.base import Config
+from luthier.config.harness import HarnessConfig
 from luthier.config.llm_judge import LlmJudgeConfig
 
 Metric = Literal[
@@ -69,6 +70,9 @@ class EvaluateConfig(Config):
 
     judge: LlmJudgeConfig | None = None
     """A language model that compares the tuned model's answers with the base model's; None: none."""
+
+    harness: HarnessConfig | None = None
+    """Tasks of lm-evaluation-harness for base and tuned, such as ``[hellaswag]``; None: none."""
 
     json_schema: str | None = None
     """File with a JSON schema that answers must fit, references within it only. None: where all references are JSON objects or

@@ -26,7 +26,12 @@ def with_absolute_paths(cfg: RunConfig) -> RunConfig:
     if is_local_model(cfg.model.model_name_or_path):
         place = absolute(cfg.model.model_name_or_path)
         changes["model"] = cfg.model.model_copy(update={"model_name_or_path": place})
-    files = {name: absolute(path) for name in _FILES if (path := getattr(cfg.evaluate, name)) is not None}
+    files: dict[str, Any] = {
+        name: absolute(path) for name in _FILES if (path := getattr(cfg.evaluate, name)) is not None
+    }
+    harness = cfg.evaluate.harness
+    if harness is not None and harness.include_path is not None:
+        files["harness"] = harness.model_copy(update={"include_path": absolute(harness.include_path)})
     if files:
         changes["evaluate"] = cfg.evaluate.model_copy(update=files)
     if "://" not in cfg.registry.uri:

@@ -169,6 +169,14 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _harness_can_ask(self) -> RunConfig:
+        if self.evaluate.harness is not None and self.train.objective == "classification":
+            raise ValueError(
+                "evaluate.harness asks models that give tokens, and one of train.objective: classification gives none; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _task_names_distinct(self) -> RunConfig:
         names = [d.name for d in self.datasets]
         if len(set(names)) != len(names):
