@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from luthier.config import load_config
 from luthier.errors import ConfigError, DataError
 from luthier.evaluation_schema import Evaluation
 from luthier.preflight import check_judgeable
@@ -104,3 +105,15 @@ def test_a_gate_by_what_labels_have_not_is_refused(tmp_path: Path, metric: str, 
         check_judgeable(labelled_config(tmp_path, schemaless, gate={"metric": "json_schema_valid"}))
     structured = [{"prompt": "x", "completion": "[1]"}] * 6
     check_judgeable(labelled_config(tmp_path, structured, gate={"metric": "json_valid"}))
+
+
+def test_the_shipped_metric_measures_the_shipped_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    cfg = load_config("configs/evaluation.yaml", ["evaluate.bootstrap_samples=100"])
+    check_judgeable(cfg)
+    rows = evaluation_rows(cfg)
+    scored = {"base": answered(rows, ["?"] * len(rows)), "tuned": answered(rows, [row.answer for row in rows])}
+    found = score_all(cfg, scored, rows, 0)
+    assert found.variants["tuned"].metrics["starts_alike"].value == 1.0
+    assert found.differences["tuned-base"]["starts_alike"].value == 1.0

@@ -48,7 +48,8 @@ FOUND = {
 def test_a_list_is_the_tasks() -> None:
     assert HarnessConfig.model_validate(["a", "b"]).tasks == ("a", "b")
     assert HarnessConfig.model_validate({"tasks": ["a"], "limit": 3}).limit == 3
-    for wrong in ("a", [], {"tasks": []}):
+    refused: tuple[object, ...] = ("a", [], {"tasks": []})
+    for wrong in refused:
         with pytest.raises(ValidationError):
             HarnessConfig.model_validate(wrong)
 
