@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
-from luthier.evaluation_schema import JudgeScores
+from luthier.evaluation_parts import JudgeScores
 from luthier.view import View
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
-from luthier.evaluation_schema import Cost, Evaluation, Usage
+from luthier.evaluation_parts import Cost, Usage
+from luthier.evaluation_schema import Evaluation
 
 if TYPE_CHECKING:
     from luthier.cluster.planning.costs import Prices

@@ -10,7 +10,8 @@ import random
 from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
-from luthier.evaluation_schema import LOWER_IS_BETTER, FewShotSearch
+from luthier.evaluation_parts import FewShotSearch
+from luthier.evaluation_schema import LOWER_IS_BETTER
 from luthier.gate import gate_metric
 from luthier.preflight import class_labels
 from luthier.scoring import score_rows

@@ -9,7 +9,8 @@ from luthier.config import RunConfig
 from luthier.preflight import class_labels
 
 if TYPE_CHECKING:
-    from luthier.evaluation_schema import Evaluation, Slices, SliceScores, TaskScores
+    from luthier.evaluation_parts import Slices, SliceScores
+    from luthier.evaluation_schema import Evaluation, TaskScores
     from luthier.rows import Row
     from luthier.trainers.evaluation import Prediction
     from luthier.trainers.evaluation.measured import ExtraMetric
@@ -60,7 +61,7 @@ def _slices(
     field: str,
     labels: tuple[str, ...] | None,
 ) -> Slices:
-    from luthier.evaluation_schema import Slices
+    from luthier.evaluation_parts import Slices
 
     places: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
@@ -78,7 +79,7 @@ def _slice(
     places: Sequence[int],
     labels: tuple[str, ...] | None,
 ) -> SliceScores:
-    from luthier.evaluation_schema import SliceScores
+    from luthier.evaluation_parts import SliceScores
 
     if len(places) < 2:
         return SliceScores(value=value, n=len(places))

@@ -12,7 +12,7 @@ from typing import Any
 from luthier.config.harness import HarnessConfig
 from luthier.config.run import RunConfig
 from luthier.errors import ConfigError, LuthierError
-from luthier.evaluation_schema import HarnessFigure, HarnessTask
+from luthier.evaluation_parts import HarnessFigure, HarnessTask
 from luthier.trainers.inprocess import worker_threads
 from luthier.trainers.remote_errors import unwrap
 

@@ -18,7 +18,7 @@ from fastapi.responses import RedirectResponse
 from luthier.arbiter import ask_judge, judge_text
 from luthier.config import RunConfig, apply_overrides
 from luthier.errors import ConfigError
-from luthier.evaluation_schema import JudgeScores
+from luthier.evaluation_parts import JudgeScores
 from luthier.preflight import check_judgeable
 from luthier.trainers.evaluation import render_report
 from luthier.trainers.evaluation.judge_client import OUT_OF_TIME

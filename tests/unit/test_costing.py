@@ -9,7 +9,8 @@ import pytest
 from luthier.cluster.planning.costs import Prices, Range
 from luthier.config import RunConfig, apply_overrides
 from luthier.costing import cost_of, device_of, served_seconds, usage_of, with_costs
-from luthier.evaluation_schema import Evaluation, Usage
+from luthier.evaluation_parts import Usage
+from luthier.evaluation_schema import Evaluation
 from luthier.rows import Row
 from luthier.trainers.evaluation import render_report
 from tests.unit.artifacts import make_evaluation, make_served

@@ -8,7 +8,7 @@ import pytest
 
 from luthier.config import RunConfig, apply_overrides
 from luthier.errors import ConfigError, DataError
-from luthier.evaluation_schema import FewShotSearch
+from luthier.evaluation_parts import FewShotSearch
 from luthier.fewshot import best_k, choose_few_shot_k, validation_sample
 from luthier.preflight import check_judgeable
 from luthier.trainers.answering import few_shot_variants, variants_for

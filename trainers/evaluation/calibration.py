@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from luthier.evaluation_schema import Calibration, CalibrationBin
+from luthier.evaluation_parts import Calibration, CalibrationBin
 from luthier.trainers.evaluation.metrics import FloatArray, IntArray
 from luthier.trainers.evaluation.predictions import Prediction
 

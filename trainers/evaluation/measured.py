@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from luthier.evaluation_schema import Calibration, ClassScores
+from luthier.evaluation_parts import Calibration
+from luthier.evaluation_schema import ClassScores
 from luthier.trainers.evaluation import intervals, metrics
 from luthier.trainers.evaluation.calibration import calibrated
 from luthier.trainers.evaluation.labels import LabelSet

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from scipy.stats import binomtest
 
-from luthier.evaluation_schema import Interval, JudgeScores
+from luthier.evaluation_parts import JudgeScores
+from luthier.evaluation_schema import Interval
 from luthier.trainers.evaluation import intervals
 
 Choice = Literal["A", "B", "tie"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from luthier.evaluation_schema import Calibration, Evaluation
+from luthier.evaluation_parts import Calibration
+from luthier.evaluation_schema import Evaluation
 from luthier.trainers.evaluation.drawing import COLORS, VARIANT_NAMES, color_of
 
 _SHOWN = ("base", "tuned", "incumbent")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from scipy.stats import binomtest, chi2
 
-from luthier.evaluation_schema import McNemar
+from luthier.evaluation_parts import McNemar
 from luthier.trainers.evaluation.metrics import BoolArray
 
 FEW_DISCORDANT = 25

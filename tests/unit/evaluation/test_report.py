@@ -13,7 +13,8 @@ import pytest
 
 from luthier.config.judge import GateConfig
 from luthier.errors import DataError
-from luthier.evaluation_schema import Evaluation, FewShotSearch, TaskScores
+from luthier.evaluation_parts import FewShotSearch
+from luthier.evaluation_schema import Evaluation, TaskScores
 from luthier.gate import decide
 from luthier.manifest import BaseModelRef, DataFingerprint, Manifest
 from luthier.safe_files import FileDigest
