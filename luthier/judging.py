@@ -65,10 +65,11 @@ def judge(
         scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
         evaluation = score_all(cfg, scored, rows, k).model_copy(update={"few_shot_search": search})
         evaluation = with_costs(cfg, with_usage(cfg, evaluation, scored))
-        evaluation = evaluation.model_copy(update={"judged": ask_judge(cfg, rows, scored, view)})
-        if cfg.evaluate.harness is not None:
-            tasks = run_harness(cfg, base_model_dir, artifact_dir)
-            evaluation = evaluation.model_copy(update={"harness": tasks})
+        others = {
+            "judged": ask_judge(cfg, rows, scored, view),
+            "harness": run_harness(cfg, base_model_dir, artifact_dir),
+        }
+        evaluation = evaluation.model_copy(update=others)
         decision = decide(evaluation, cfg.gate).also([size_check(load_manifest(artifact_dir), cfg.gate)])
         view.note(comparison_table(evaluation))
         for name in evaluation.tasks:

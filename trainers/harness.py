@@ -39,11 +39,14 @@ def check_harness(settings: HarnessConfig, *, offline: bool) -> None:
 
 
 def run_harness(cfg: RunConfig, base_model_dir: Path, artifact_dir: Path) -> dict[str, HarnessTask]:
-    """The figures of base and tuned, measured by a worker like those that train. Ray must be initialised.
+    """The figures of base and tuned, measured by a worker like those that train; none where none are asked for. Ray must
+    be initialised.
 
     Raises:
         LuthierError: The worker failed.
     """
+    if cfg.evaluate.harness is None:
+        return {}
     import ray
     from ray.exceptions import RayError
 
@@ -77,10 +80,8 @@ def measure(cfg: RunConfig, base_model_dir: Path, weights_dir: Path | None) -> d
     from luthier.precision import computes_in_bf16
     from luthier.trainers.model import load_trained
 
-    settings = cfg.evaluate.harness
-    assert settings is not None
-    manager = _task_manager(settings, offline=cfg.offline)
-    from lm_eval import simple_evaluate
+    assert cfg.evaluate.harness is not None
+    manager = _task_manager(cfg.evaluate.harness, offline=cfg.offline)
     from lm_eval.models.huggingface import HFLM
 
     torch.set_num_threads(worker_threads(cfg))
@@ -90,9 +91,16 @@ def measure(cfg: RunConfig, base_model_dir: Path, weights_dir: Path | None) -> d
     asked = HFLM(
         pretrained=model, tokenizer=AutoTokenizer.from_pretrained(base_model_dir), batch_size=cfg.evaluate.batch_size
     )
+    found = _ask(asked, cfg.evaluate.harness, manager, cfg.seed)
+    return {key: found[key] for key in ("results", "versions", "n-samples") if key in found}
+
+
+def _ask(model: Any, settings: HarnessConfig, manager: Any, seed: int) -> Any:
+    from lm_eval import simple_evaluate
+
     try:
-        found: dict[str, Any] = simple_evaluate(
-            model=asked,
+        return simple_evaluate(
+            model=model,
             tasks=list(settings.tasks),
             task_manager=manager,
             num_fewshot=settings.num_fewshot,
@@ -100,17 +108,16 @@ def measure(cfg: RunConfig, base_model_dir: Path, weights_dir: Path | None) -> d
             apply_chat_template=settings.chat_template,
             bootstrap_iters=BOOTSTRAP_SAMPLES,
             log_samples=False,
-            random_seed=cfg.seed,
-            numpy_random_seed=cfg.seed,
-            torch_random_seed=cfg.seed,
-            fewshot_random_seed=cfg.seed,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(
             f"evaluate.harness: {', '.join(settings.tasks)} can't be run ({type(error).__name__}); with offline: true their data "
             "must be cached or lie in evaluate.harness.include_path."
         ) from error
-    return {key: found[key] for key in ("results", "versions", "n-samples") if key in found}
 
 
 def tasks_of(found: Mapping[str, Mapping[str, Any]]) -> dict[str, HarnessTask]:
