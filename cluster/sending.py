@@ -93,6 +93,7 @@ def check_inputs(cfg: RunConfig, root: Path) -> None:
         ConfigError: Lists each such path.
     """
     named = [(f"datasets[].{split}", getattr(d, split)) for d in cfg.datasets for split in _SPLITS]
+    named += [("evaluate.json_schema", cfg.evaluate.json_schema), ("evaluate.prices", cfg.evaluate.prices)]
     settings = cfg.train.deepspeed
     if isinstance(settings, DeepspeedFile) and (root / settings.file).exists():  # a dumped config brings the content
         named.append(("train.deepspeed", settings.file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,6 +43,13 @@ class Answer:
     candidates: tuple[tuple[Candidate, Candidate], ...]
     messages: tuple[dict[str, str], ...]
     dtype: Dtype
+
+    @property
+    def probability(self) -> float | None:
+        """Of exactly these tokens, from the first to the last; None where nothing was generated."""
+        if not self.candidates:
+            return None
+        return math.exp(sum(chosen.logprob for chosen, _ in self.candidates))
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,11 @@ def _register_winner(
     return stages.register(final, trained.artifact_dir, judgement, view, trained.metrics)
 
 
+_NOT_OF_A_VERSION = ("evaluate.judge=null", "evaluate.metrics=[]", "evaluate.harness=null")
+"""What a stored config may not ask of whoever evaluates the version: to send their rows and a key of their environment
+somewhere, or to run code. Overrides ask for it."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What ``CONFIG`` or ``MODEL@VERSION`` names.
@@ -175,7 +180,8 @@ def resolve_target(target: str, overrides: Sequence[str] = (), registry_uri: str
     registry = Registry(registry_uri)
     version = registry.resolve(target)
     artifact_dir = registry.fetch(version.ref)
-    cfg = load_config(artifact_dir / "config.yaml", [f"registry.uri={json.dumps(registry_uri)}", *overrides])
+    own = [f"registry.uri={json.dumps(registry_uri)}", *_NOT_OF_A_VERSION, *overrides]
+    cfg = load_config(artifact_dir / "config.yaml", own)
     return Target(cfg, artifact_dir, Path(f"evaluation-{version.name}-{version.version}"), version)
 
 

@@ -5,42 +5,47 @@ Imports neither torch nor ray nor numpy, because the gate, the registry and the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from luthier.evaluation_parts import Calibration, Cost, FewShotSearch, HarnessTask, JudgeScores, McNemar, Slices, Usage
+from luthier.evaluation_parts import Interval as Interval
 from luthier.stored import Count, Stored
 
 OTHER = "(other)"
 """Column of the confusion matrix for answers that are no label."""
 
-CLASS_METRICS = ("accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1")
-"""Given where the data is labelled; the macro averages are over the labels that occur in the test split."""
+CLASS_METRICS = (
+    "accuracy",
+    "precision_micro",
+    "recall_micro",
+    "micro_f1",
+    "precision_macro",
+    "recall_macro",
+    "macro_f1",
+    "precision_weighted",
+    "recall_weighted",
+    "weighted_f1",
+)
+"""Given where the data is labelled; macro and weighted averages are over the labels that occur in the test split."""
 
-TEXT_METRICS = ("exact_match", "rouge_l")
-"""Given always."""
+CALIBRATION_METRICS = ("ece", "brier", "brier_answered")
+"""Given where the data is labelled and a model's probabilities are known: the expected calibration error; the Brier score
+over all labels, of classifiers; that of the answered label alone, of generated answers."""
 
-LOWER_IS_BETTER = frozenset({"perplexity"})
+LABEL_TEXT_METRICS = ("exact_match", "rouge_l")
+"""Given of every answer in words."""
+
+TEXT_METRICS = ("exact_match", "token_f1", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")
+"""Given of free text; all lie between 0 and 1."""
+
+JSON_METRICS = ("json_valid", "json_schema_valid")
+"""Given of free text that must be JSON."""
+
+LOWER_IS_BETTER = frozenset({"perplexity", *CALIBRATION_METRICS})
 """A gain in these is a negative difference."""
-
-
-class Interval(Stored):
-    """A figure and its bootstrap interval."""
-
-    value: float
-    """Measured on all rows."""
-
-    low: float
-    """Lower end of the interval."""
-
-    high: float
-    """Upper end of the interval."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"interval from {self.low} to {self.high}: low must not be above high")
-        return self
 
 
 class ClassScores(Stored):
@@ -63,13 +68,31 @@ class VariantScores(Stored):
     """One variant's figures."""
 
     metrics: dict[str, Interval]
-    """By name: those of :data:`CLASS_METRICS` and :data:`TEXT_METRICS`, and ``perplexity``."""
+    """By name: those of :data:`CLASS_METRICS`, :data:`CALIBRATION_METRICS`, :data:`TEXT_METRICS` and
+    :data:`JSON_METRICS`, ``perplexity``, and the user's own that give a figure for each row."""
+
+    figures: dict[str, float] = {}
+    """The user's own metrics that are one figure for all rows; they have no interval."""
+
+    calibration: Calibration | None = None
+    """None: no probability is known."""
+
+    usage: Usage | None = None
+    """None: it was not asked."""
+
+    cost: Cost | None = None
+    """None: its time or the price of its device is unknown."""
 
     per_class: dict[str, ClassScores] = {}
     """By label; empty without labels."""
 
     confusion: tuple[tuple[Count, ...], ...] = ()
     """A row for each true label, a column for each answered one and a last one for :data:`OTHER`."""
+
+
+def metric_names(variants: Iterable[Mapping[str, Interval]]) -> list[str]:
+    """Every metric that any of the variants has; not all have all, as a majority class has no probabilities."""
+    return list(dict.fromkeys(metric for metrics in variants for metric in metrics))
 
 
 class TaskScores(Stored):
@@ -100,11 +123,26 @@ class Evaluation(Stored):
     differences: dict[str, dict[str, Interval]]
     """``tuned-base`` and so on: by metric, the first variant's figure minus the second's on the same resamples."""
 
+    mcnemar: dict[str, dict[str, McNemar]] = {}
+    """By pair and metric (``accuracy``, ``exact_match``), McNemar's test."""
+
+    judged: JudgeScores | None = None
+    """What a language model found; None: none was asked."""
+
+    harness: dict[str, HarnessTask] = {}
+    """By task of lm-evaluation-harness."""
+
     tasks: dict[str, TaskScores] = {}
     """By dataset, where the test rows are of several."""
 
+    slices: dict[str, Slices] = {}
+    """By field."""
+
     few_shot_k: Count
     """Solved examples in the few-shot baseline's prompt."""
+
+    few_shot_search: FewShotSearch | None = None
+    """How that number was chosen; None: it was given."""
 
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
     """Coverage of every interval."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config import RunConfig
-from luthier.preflight import class_labels
 from luthier.view import View
 
 if TYPE_CHECKING:
     from luthier.evaluation_schema import Evaluation, Interval
     from luthier.gate import GateDecision
     from luthier.registry import ModelVersion
-    from luthier.rows import Row
-    from luthier.trainers.answering import Variant
     from luthier.trainers.generate import Scored
 
 
@@ -49,17 +46,30 @@ def judge(
         incumbent: Compared too, unless it is the very candidate.
         view: Shows what happens.
     """
+    from luthier.arbiter import ask_judge
+    from luthier.costing import with_costs, with_usage
+    from luthier.fewshot import best_k, choose_few_shot_k
     from luthier.gate import decide
     from luthier.limits import size_check
     from luthier.manifest import load_manifest
+    from luthier.scoring import score_all
     from luthier.trainers.answering import answer_all, variants_for
     from luthier.trainers.files import evaluation_rows
+    from luthier.trainers.harness import run_harness
 
     with view.stage("evaluate", "Evaluating on the test split"):
         rows = evaluation_rows(cfg)
-        variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent))
+        search = choose_few_shot_k(cfg, base_model_dir, view)
+        k = cfg.evaluate.few_shot_ks[0] if search is None else best_k(search)
+        variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent), k)
         scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
-        evaluation = _score(cfg, variants, scored, rows)
+        evaluation = score_all(cfg, scored, rows, k).model_copy(update={"few_shot_search": search})
+        evaluation = with_costs(cfg, with_usage(cfg, evaluation, scored))
+        others = {
+            "judged": ask_judge(cfg, rows, scored, view),
+            "harness": run_harness(cfg, base_model_dir, artifact_dir),
+        }
+        evaluation = evaluation.model_copy(update=others)
         decision = decide(evaluation, cfg.gate).also([size_check(load_manifest(artifact_dir), cfg.gate)])
         view.note(comparison_table(evaluation))
         for name in evaluation.tasks:
@@ -78,59 +88,6 @@ def _rival(cfg: RunConfig, artifact_dir: Path, incumbent: ModelVersion | None) -
     return Registry(cfg.registry.uri, cfg.registry.alias).fetch(incumbent.ref)
 
 
-def _score(
-    cfg: RunConfig, variants: Sequence[Variant], scored: Mapping[str, list[Scored]], rows: Sequence[Row]
-) -> Evaluation:
-    """All test rows together, and those of each dataset by themselves where there are several."""
-    from luthier.evaluation_schema import TaskScores
-
-    evaluation = _score_rows(cfg, variants, scored, rows, range(len(rows)))
-    names = list(dict.fromkeys(row.dataset for row in rows))
-    tasks: dict[str, TaskScores] = {}
-    for name in names if len(names) > 1 else ():
-        places = [place for place, row in enumerate(rows) if row.dataset == name]
-        if len(places) > 1:  # an interval takes two rows
-            alone = _score_rows(cfg, variants, scored, rows, places)
-            tasks[name] = TaskScores(n=alone.n, variants={one: found.metrics for one, found in alone.variants.items()})
-    return evaluation.model_copy(update={"tasks": tasks})
-
-
-def _score_rows(
-    cfg: RunConfig,
-    variants: Sequence[Variant],
-    scored: Mapping[str, list[Scored]],
-    rows: Sequence[Row],
-    places: Sequence[int],
-) -> Evaluation:
-    """The rows at some places, answered by every variant."""
-    from luthier.trainers.evaluation import Prediction, score
-
-    predictions = {
-        variant.name: [
-            Prediction(
-                row_id=rows[place].row_id,
-                label=rows[place].label or rows[place].answer,
-                answer=scored[variant.name][place].answer.text,
-            )
-            for place in places
-        ]
-        for variant in variants
-    }
-    likely = {
-        name: [(answers[place].nll, answers[place].num_tokens) for place in places] for name, answers in scored.items()
-    }
-    return score(
-        predictions,
-        class_labels(cfg, [rows[place] for place in places]),
-        confidence=cfg.evaluate.confidence,
-        bootstrap_samples=cfg.evaluate.bootstrap_samples,
-        seed=cfg.seed,
-        few_shot_k=cfg.evaluate.few_shot_k,
-        perplexity=None if cfg.train.objective == "classification" else likely,
-        text_metrics=cfg.train.answers_prompts,
-    )
-
-
 def comparison_table(evaluation: Evaluation) -> Any:
     """Metrics of every variant with their intervals, for the terminal."""
     metrics = {name: variant.metrics for name, variant in evaluation.variants.items()}
@@ -146,8 +103,13 @@ def task_table(evaluation: Evaluation, name: str) -> Any:
 def _metrics_table(variants: Mapping[str, Mapping[str, Interval]], title: str) -> Any:
     from rich.table import Table
 
+    from luthier.evaluation_schema import metric_names
+
     table = Table("metric", *variants, title=title)
-    for metric in next(iter(variants.values())):
-        cells = (found[metric] for found in variants.values())
-        table.add_row(metric, *(f"{cell.value:.3f} [{cell.low:.3f}, {cell.high:.3f}]" for cell in cells))
+    for metric in metric_names(variants.values()):
+        table.add_row(metric, *(_cell(found.get(metric)) for found in variants.values()))
     return table
+
+
+def _cell(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

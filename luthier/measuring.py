@@ -102,10 +102,11 @@ def put_before_gate(
     cfg: RunConfig, version: ModelVersion, judgement: Judgement, record: ServedRecord | None
 ) -> Judgement:
     """The judgement with what the gate asks of a version's answers where it is served."""
+    from luthier.costing import with_costs
     from luthier.limits import served_checks
 
     decision = judgement.decision.also(served_checks(record, cfg.gate, version.ref))
-    return replace(judgement, decision=decision)
+    return replace(judgement, decision=decision, evaluation=with_costs(cfg, judgement.evaluation, record))
 
 
 def require_passed(version: ModelVersion, judgement: Judgement) -> None:

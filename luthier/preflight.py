@@ -6,13 +6,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
 from luthier.config.judge import rows_for_a_gain
 from luthier.config.sequence import judged_datasets, trainings
 from luthier.errors import ConfigError, DataError
-from luthier.evaluation_schema import CLASS_METRICS
+from luthier.evaluation_schema import CLASS_METRICS, JSON_METRICS, LABEL_TEXT_METRICS, TEXT_METRICS
 
 if TYPE_CHECKING:
     from luthier.config.data import DatasetConfig
@@ -79,8 +80,9 @@ def check_judgeable(cfg: RunConfig) -> None:
 
     Raises:
         DataError: There are no or too few test rows, or labels that can't be told apart.
-        ConfigError: ``gate.metric`` needs labels that the rows lack.
+        ConfigError: ``gate.metric`` needs labels or a schema that are not there, or a metric of the user's can't be loaded.
     """
+    from luthier.scoring import extra_metrics
     from luthier.trainers.evaluation.labels import LabelSet
     from luthier.trainers.files import evaluation_rows
 
@@ -89,6 +91,7 @@ def check_judgeable(cfg: RunConfig) -> None:
         raise DataError(
             "no dataset has a test split, so nothing can be judged; add datasets[].test, or only train: luthier train."
         )
+    _check_evaluation(cfg, rows)
     needed = rows_for_a_gain(cfg.evaluate.confidence) if cfg.gate.against else 2
     if len(rows) < needed:
         raise DataError(
@@ -96,6 +99,8 @@ def check_judgeable(cfg: RunConfig) -> None:
             f"{needed}; add rows to datasets[].test."
         )
     labels = class_labels(cfg, rows)
+    extra = extra_metrics(cfg, rows, labelled=labels is not None)
+    _refuse_unmeasured(cfg, labelled=labels is not None, extra=[metric.name for metric in extra])
     if labels is None:
         _refuse_class_metric(cfg, rows)
         return
@@ -151,6 +156,45 @@ def _refuse_class_metric(cfg: RunConfig, rows: Sequence[Row]) -> None:
         raise ConfigError(
             f"gate.metric={cfg.gate.metric} needs a label on every test row, and {unlabelled} has none; set it to "
             "exact_match or rouge_l, or leave it out."
+        )
+
+
+def _check_evaluation(cfg: RunConfig, rows: Sequence[Row]) -> None:
+    """Columns and files that the evaluation is asked for."""
+    from luthier.cluster.planning.costs import read_prices
+    from luthier.fewshot import validation_sample
+    from luthier.trainers.harness import check_harness
+
+    for field in cfg.evaluate.slices:
+        if not any(field in row.fields for row in rows):
+            raise ConfigError(
+                f"evaluate.slices: no test row has the column {field!r}; correct the name or leave it out."
+            )
+    if cfg.evaluate.prices is not None:
+        read_prices(Path(cfg.evaluate.prices).expanduser(), "evaluate.prices")
+    if len(cfg.evaluate.few_shot_ks) > 1:
+        validation_sample(cfg)
+    if cfg.evaluate.harness is not None:
+        check_harness(cfg.evaluate.harness, offline=cfg.offline)
+    judge = cfg.evaluate.judge
+    if judge is not None and judge.api_key_env and not os.environ.get(judge.api_key_env):
+        raise ConfigError(
+            f"evaluate.judge.api_key_env: {judge.api_key_env} is not set; set it, or give its place in "
+            f"secrets.{judge.api_key_env}."
+        )
+
+
+def _refuse_unmeasured(cfg: RunConfig, *, labelled: bool, extra: Sequence[str]) -> None:
+    metric = cfg.gate.metric
+    if metric in JSON_METRICS and metric not in extra:
+        need = "answers in free text" if labelled else "evaluate.json_schema"
+        if metric == "json_valid" and not labelled:
+            need += ", or references that are all JSON objects or lists"
+        raise ConfigError(f"gate.metric={metric} needs {need}; set another or leave it out.")
+    if labelled and metric in TEXT_METRICS and metric not in LABEL_TEXT_METRICS:
+        raise ConfigError(
+            f"gate.metric={metric} is measured of free text, and every test row has a label; set it to one of "
+            f"{', '.join((*CLASS_METRICS, *LABEL_TEXT_METRICS))}, or leave it out."
         )
 
 

@@ -8,7 +8,7 @@ a :class:`DataError` that names file and line where it can't.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from luthier.config.data import DatasetConfig
@@ -18,6 +18,10 @@ Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 _SPEAKERS = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of the roles, in ``conversations``."""
+
+
+MAX_FIELD_CHARS = 100
+"""Of a column's value that rows are sliced by; longer ones are texts rather than groups."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Row:
         dataset: Name of the dataset that the row was read from.
         text: The text as it stands in the row, of plain text and of text/label rows; else None.
         rejected: An answer to which the conversation's own is to be preferred; None: there is none.
+        fields: Values of those of the record's other columns that were asked for, by name.
     """
 
     row_id: str
@@ -52,6 +57,7 @@ class Row:
     dataset: str = ""
     text: str | None = None
     rejected: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -195,6 +201,22 @@ def _message(turn: object, where: str, number: int) -> Message:
     if not isinstance(content, str) or not content.strip():
         raise DataError(f"{where}: turn {number} ({role}) has no content.")
     return Message(role, _encodable(content, f"turn {number} ({role})", where))
+
+
+def kept_fields(record: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, str]:
+    """Values of some columns as text; a record that lacks one has none of it.
+
+    Raises:
+        DataError: A value is no short text, number or truth value.
+    """
+    found = {name: record[name] for name in names if record.get(name) is not None}
+    for name, value in found.items():
+        if not isinstance(value, str | int | float) or len(str(value)) > MAX_FIELD_CHARS:
+            raise DataError(
+                f"{where}: column {name!r} holds {type(value).__name__}; to slice by it, it must hold a text of at most "
+                f"{MAX_FIELD_CHARS} characters, a number, or true or false."
+            )
+    return {name: str(value) for name, value in found.items()}
 
 
 def few_shot_messages(row: Row, examples: Sequence[Row]) -> tuple[Message, ...]:

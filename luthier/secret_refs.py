@@ -62,8 +62,10 @@ def apply_secrets(cfg: RunConfig) -> None:
     """
     if cfg.secrets:
         _apply(cfg.secrets)
-    if key := os.environ.get(cfg.serve.api_key_env):
-        PROCESS.learn(cfg.serve.api_key_env, key)
+    judge = cfg.evaluate.judge
+    for name in (cfg.serve.api_key_env, judge and judge.api_key_env):
+        if name and (key := os.environ.get(name)):
+            PROCESS.learn(name, key)
 
 
 def references_for_workers(cfg: RunConfig) -> dict[str, str]:

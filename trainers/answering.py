@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -49,36 +50,51 @@ class Variant:
     weights_dir: Path | None = None
     shots: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
 
+    @property
+    def asks(self) -> tuple[Path | None, dict[str, tuple[Row, ...]]]:
+        """What decides the answers: variants alike in this answer alike."""
+        return self.weights_dir, {name: rows for name, rows in self.shots.items() if rows}
+
     def question(self, row: Row) -> Question:
         """The row as this variant is asked it."""
         return Question(row, few_shot_messages(row, self.shots.get(row.dataset, ())))
 
 
-def variants_for(cfg: RunConfig, tuned: Path, incumbent: Path | None) -> tuple[Variant, ...]:
-    """The comparison that the config asks for."""
+def variants_for(cfg: RunConfig, tuned: Path, incumbent: Path | None, few_shot_k: int) -> tuple[Variant, ...]:
+    """The comparison that the config asks for, with so many examples in the few-shot prompt."""
     if cfg.train.objective == "classification":
         rivals = {"majority": None, "tuned": tuned, "incumbent": incumbent}
         return tuple(Variant(name, place) for name, place in rivals.items() if place or name == "majority")
     variants = [Variant("base")]
-    if cfg.evaluate.few_shot_k:
-        shots = {dataset.name: choose_shots(cfg, dataset) for dataset in judged_datasets(cfg)}
-        variants.append(Variant("few_shot", shots=shots))
+    if any(cfg.evaluate.few_shot_ks):
+        variants += few_shot_variants(cfg, {"few_shot": few_shot_k})
     variants.append(Variant("tuned", tuned))
     if incumbent is not None:
         variants.append(Variant("incumbent", incumbent))
     return tuple(variants)
 
 
-def choose_shots(cfg: RunConfig, dataset: DatasetConfig) -> tuple[Row, ...]:
-    """``few_shot_k`` of the dataset's training rows, of different labels as far as there are; the seed decides which."""
+def few_shot_variants(cfg: RunConfig, ks: Mapping[str, int]) -> list[Variant]:
+    """The base model with solved examples before each question; a smaller number of them begins a larger one.
+
+    Args:
+        cfg: Names datasets and seed.
+        ks: By the variant's name, its number of examples.
+    """
+    shots = {one.name: choose_shots(cfg, one, max(ks.values())) for one in judged_datasets(cfg)}
+    return [Variant(name, shots={dataset: rows[:k] for dataset, rows in shots.items()}) for name, k in ks.items()]
+
+
+def choose_shots(cfg: RunConfig, dataset: DatasetConfig, k: int) -> tuple[Row, ...]:
+    """``k`` of the dataset's training rows, of different labels as far as there are; the seed decides which."""
     # Of the rows, only labels and places are kept: the file may be larger than memory. So it is read twice.
     labels = [row.label and sys.intern(row.label) for row in iter_rows(dataset, "train", cfg.train.objective)]
     places = list(range(len(labels)))
     random.Random(cfg.seed).shuffle(places)
     first_of_label = {labels[place]: place for place in reversed(places)} if labels[places[0]] is not None else {}
-    taken = list(first_of_label.values())[: cfg.evaluate.few_shot_k]
+    taken = list(first_of_label.values())[:k]
     rest = (place for place in places if place not in taken)
-    chosen = [*taken, *islice(rest, cfg.evaluate.few_shot_k - len(taken))]
+    chosen = [*taken, *islice(rest, k - len(taken))]
     rows = enumerate(iter_rows(dataset, "train", cfg.train.objective))
     found = {place: row for place, row in rows if place in chosen}
     return tuple(found[place] for place in chosen)
@@ -99,13 +115,17 @@ def answer_all(
     from ray.exceptions import RayError
 
     asked = [variant for variant in variants if variant.name != "majority"]
-    known = {} if len(asked) == len(variants) else {"majority": majority(_train_rows(cfg), rows)}
+    found = {} if len(asked) == len(variants) else {"majority": majority(_train_rows(cfg), rows)}
     actors = _start_workers(cfg, base_model_dir, at_most=len(rows))
     try:
-        return known | {
-            variant.name: _answer(actors, variant, rows, cfg.evaluate.batch_size, partial(on_progress, variant.name))
-            for variant in asked
-        }
+        for variant in asked:
+            twin = next((one for one in asked if one.name in found and one.asks == variant.asks), None)
+            found[variant.name] = (
+                _answer(actors, variant, rows, cfg.evaluate.batch_size, partial(on_progress, variant.name))
+                if twin is None
+                else found[twin.name]
+            )
+        return found
     except RayError as error:
         raise unwrap(error) or LuthierError(f"a worker that answered the test split failed: {error}") from error
     finally:
@@ -171,10 +191,11 @@ class _Answerer:
     ) -> tuple[list[int], list[Scored]]:
         """The batch's row numbers, and its answers in the same order."""
         limits = self._cfg.evaluate
-        scored = self._scorer(weights_dir).score(
-            questions, max_new_tokens=limits.max_new_tokens, batch_size=limits.batch_size
-        )
-        return batch, scored
+        scorer = self._scorer(weights_dir)
+        began = time.perf_counter()
+        scored = scorer.score(questions, max_new_tokens=limits.max_new_tokens, batch_size=limits.batch_size)
+        each_s = (time.perf_counter() - began) / len(batch)
+        return batch, [replace(one, seconds=each_s) for one in scored]
 
     def _scorer(self, weights_dir: Path | None) -> Scorer:
         if self._loaded is None or self._loaded[0] != weights_dir:

@@ -16,7 +16,7 @@ from luthier.config.sequence import judged_datasets
 from luthier.digests import sha256_file
 from luthier.errors import DataError
 from luthier.objective_rows import to_row
-from luthier.rows import Row
+from luthier.rows import Row, kept_fields
 from luthier.trainers.records import records
 
 Split = Literal["train", "validation", "test"]
@@ -41,7 +41,12 @@ def iter_split(datasets: Sequence[DatasetConfig], split: Split, objective: Objec
 
 
 def iter_rows(
-    dataset: DatasetConfig, split: Split, objective: ObjectiveName = "sft", *, root: Path = Path()
+    dataset: DatasetConfig,
+    split: Split,
+    objective: ObjectiveName = "sft",
+    *,
+    root: Path = Path(),
+    keep: Sequence[str] = (),
 ) -> Iterator[Row]:
     """The rows of a split, in file order, by the columns that the objective reads; one at a time.
 
@@ -52,6 +57,7 @@ def iter_rows(
         split: Which of its files.
         objective: Decides which columns count.
         root: The directory that a relative path is in, for processes that work in another one.
+        keep: Columns whose values the rows keep.
 
     Raises:
         DataError: The file is missing, empty, malformed or can't be read; the message names file and line.
@@ -64,7 +70,7 @@ def iter_rows(
         for line, record in records(root / path, str(path)):
             empty = False
             row = to_row(record, dataset, f"{path}:{line}", f"{owner}{path.name}:{line}", objective, judged=judged)
-            yield replace(row, dataset=dataset.name)
+            yield replace(row, dataset=dataset.name, fields=kept_fields(record, keep, f"{path}:{line}"))
     if empty:
         raise DataError(f"datasets[].{split}: {str(path)!r} holds no rows; give a file with at least one.")
 
@@ -81,7 +87,11 @@ def read_rows(dataset: DatasetConfig, split: Split, objective: ObjectiveName = "
 def evaluation_rows(cfg: RunConfig) -> list[Row]:
     """The test rows that an evaluation is on; of several datasets in turn, so that a limit leaves some of each."""
     objective = cfg.train.objective
-    columns = [read_rows(dataset, "test", objective) for dataset in judged_datasets(cfg) if dataset.test]
+    columns = [
+        list(iter_rows(dataset, "test", objective, keep=cfg.evaluate.slices))
+        for dataset in judged_datasets(cfg)
+        if dataset.test
+    ]
     rows = [row for group in zip_longest(*columns) for row in group if row is not None]
     return rows[: cfg.evaluate.limit]
 

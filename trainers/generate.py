@@ -56,12 +56,14 @@ class Scored:
         nll: Summed -log p of the reference answer's tokens, in nats.
         num_tokens: Tokens of the reference answer.
         classified: What a classifier gave; None: the model is none.
+        seconds: Its share of the time that its batch took, reading the reference included; None: not measured.
     """
 
     answer: Answer
     nll: float
     num_tokens: int
     classified: Classified | None = None
+    seconds: float | None = None
 
 
 def dtype_name(dtype: torch.dtype) -> Dtype:

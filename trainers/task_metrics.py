@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from luthier.config.run import RunConfig
-from luthier.trainers.evaluation import metrics
+from luthier.trainers.evaluation import metrics, text_metrics
 from luthier.trainers.evaluation.labels import LabelSet
 from luthier.trainers.files import classes_of
 from luthier.trainers.metrics_stream import Metrics
@@ -30,7 +30,10 @@ from luthier.trainers.prompts import (
 from luthier.trainers.strategies import Worker
 from luthier.trainers.tokens import IGNORE, ChatTokenizer, Encoded
 
-_OF_TEXTS = {"exact_match": metrics.exact_match_rows, "rouge_l": metrics.rouge_l_rows}
+_OF_TEXTS = {
+    "exact_match": text_metrics.exact_match_rows,
+    "rouge_l": text_metrics.rouge_l_rows,
+}
 
 
 class Answering:
@@ -91,7 +94,7 @@ class Answering:
         summed = np.array(self._worker.sum(*counts.flatten().tolist())).round().astype(np.int64)
         truth_N = np.repeat(np.repeat(np.arange(size), size), summed)
         answers_N = np.repeat(np.tile(np.arange(size), size), summed)
-        return metrics.class_figures(truth_N, answers_N)
+        return metrics.class_figures(truth_N, answers_N, len(labels.labels))
 
     def _answers(self, model: Any, prompts: Sequence[tuple[int, ...]]) -> list[str]:
         """In the order of the prompts; those of like length are answered together."""

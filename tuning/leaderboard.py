@@ -14,6 +14,7 @@ from luthier.errors import OutputError
 from luthier.sweep_schema import SweepResult, TrialResult
 from luthier.tuning.analysis import as_json, standings
 from luthier.tuning.report import sweep_page
+from luthier.tuning.selection import selection_note
 from luthier.tuning.space import final_config
 from luthier.tuning.table import as_csv, as_parquet, trial_records
 from luthier.tuning.wording import (
@@ -155,6 +156,8 @@ def _footer(result: SweepResult) -> list[str]:
     if spent := spent_text(result):
         lines.append(escape(spent))
     lines += [agreement_text(found) for found in result.rung_agreement[:1]]
+    if note := selection_note(result):
+        lines.append(escape(note))
     if warning := agreement_warning(result):
         lines.append(f"[yellow]warning: {warning}[/]")
     return [*lines, *map(escape, _failures(result.trials))]

@@ -15,6 +15,7 @@ from luthier.trainers.evaluation.run_plots import sweep_figure
 from luthier.tuning.analysis import as_json, importances, is_sound, standings
 from luthier.tuning.figures import agreement_figure, cost_figure, seeds_figure
 from luthier.tuning.parallel import parallel_figure, shown_params
+from luthier.tuning.selection import selection_note
 from luthier.tuning.wording import (
     agreement_text,
     agreement_warning,
@@ -70,6 +71,7 @@ def sweep_page(title: str, result: SweepResult) -> str:
         "counts": ", ".join(f"{n} {status}" for status, n in Counter(t.status for t in trials).most_common()),
         "winner_seeds": f"over seeds {seeds_text(seeds)}" if seeds else None,
         "warning": agreement_warning(result),
+        "selection": selection_note(result),
         "importances": shares,
         "few_trials": sum(map(is_sound, trials)) < _FEW_TRIALS,
         "left_out": [names[path] for path in paths if path not in drawn],

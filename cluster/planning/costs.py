@@ -63,11 +63,12 @@ class Prices(BaseModel):
     """Of one core of a machine without accelerators."""
 
 
-def read_prices(path: Path | None = None) -> Prices:
+def read_prices(path: Path | None = None, named: str = "--prices") -> Prices:
     """A price table.
 
     Args:
         path: A YAML file; None: the examples that luthier brings.
+        named: What named the file.
 
     Raises:
         ConfigError: It can't be read, or is no such table.
@@ -78,11 +79,11 @@ def read_prices(path: Path | None = None) -> Prices:
     try:
         return Prices.model_validate(yaml.safe_load(place.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--prices {place}: {error}; give a YAML file of prices, see docs/plan.md.") from error
+        raise ConfigError(f"{named} {place}: {error}; give a YAML file of prices, see docs/plan.md.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(f"--prices {place}: {where}: {first['msg']}; docs/plan.md has the format.") from error
+        raise ConfigError(f"{named} {place}: {where}: {first['msg']}; docs/plan.md has the format.") from error
 
 
 def training_flops(shapes: Shapes, train: TrainConfig, *, tokens: int, row_tokens: float) -> int:

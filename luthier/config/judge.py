@@ -8,13 +8,19 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from luthier.config.base import Config
+from luthier.config.harness import HarnessConfig
+from luthier.config.llm_judge import LlmJudgeConfig
 
 Metric = Literal[
-    "accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1", "exact_match", "rouge_l", "perplexity"
-]
+    "accuracy", "precision_micro", "recall_micro", "micro_f1", "precision_macro", "recall_macro", "macro_f1",
+    "precision_weighted", "recall_weighted", "weighted_f1", "exact_match", "token_f1", "rouge_1", "rouge_2", "rouge_l",
+    "bleu", "chrf", "json_valid", "json_schema_valid", "perplexity",
+]  # fmt: skip
 Baseline = Literal["base", "few_shot", "majority", "incumbent"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Shots = Annotated[int, Field(ge=0)]
+AUTO_SHOTS = (0, 2, 5, 8)
 
 
 def rows_for_a_gain(confidence: float) -> int:
@@ -29,8 +35,18 @@ def rows_for_a_gain(confidence: float) -> int:
 class EvaluateConfig(Config):
     """The evaluation on the untouched test split."""
 
-    few_shot_k: Annotated[int, Field(ge=0)] = 5
-    """Solved training examples in the few-shot baseline's prompt; 0 leaves that baseline out."""
+    few_shot_k: Shots | Literal["auto"] | Annotated[tuple[Shots, ...], Field(min_length=2)] = 5
+    """Solved training examples in the few-shot baseline's prompt; 0 leaves that baseline out. A list of numbers: the one that
+    is best on the validation split, by the gate's metric. ``auto``: of 0, 2, 5 and 8."""
+
+    few_shot_rows: Annotated[int, Field(ge=2)] = 100
+    """Validation rows, drawn by the seed, by which the number is chosen."""
+
+    slices: tuple[str, ...] = ()
+    """Columns of the test rows by whose values the figures are told apart, such as ``language``."""
+
+    prices: str | None = None
+    """File of prices as ``luthier plan --prices`` takes it, for the cost of 1,000 requests. None: luthier's examples."""
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 32
     """Longest generated answer in tokens."""
@@ -46,6 +62,28 @@ class EvaluateConfig(Config):
 
     limit: Annotated[int, Field(ge=2)] | None = None
     """Evaluate only the first rows of the test split; None: all."""
+
+    metrics: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")], ...] = ()
+    """Metrics of your own: functions as ``package.module:function``, called where the command runs, with the references,
+    the answers and a dict of each row (``row_id``, ``question``, ``dataset``). One that returns a figure for each row gets an
+    interval; one that returns a number stands without."""
+
+    judge: LlmJudgeConfig | None = None
+    """A language model that compares the tuned model's answers with the base model's; None: none."""
+
+    harness: HarnessConfig | None = None
+    """Tasks of lm-evaluation-harness for base and tuned, such as ``[hellaswag]``; None: none."""
+
+    json_schema: str | None = None
+    """File with a JSON schema that answers must fit, references within it only. None: where all references are JSON objects or
+    lists, it is measured whether answers are JSON."""
+
+    @property
+    def few_shot_ks(self) -> tuple[int, ...]:
+        """The numbers of examples to choose from, the least first; one: nothing is chosen."""
+        if self.few_shot_k == "auto":
+            return AUTO_SHOTS
+        return (self.few_shot_k,) if isinstance(self.few_shot_k, int) else tuple(sorted({*self.few_shot_k}))
 
 
 class GateConfig(Config):

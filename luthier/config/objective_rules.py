@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from luthier.config.sequence import judged_datasets
+from luthier.evaluation_schema import CLASS_METRICS
 
 if TYPE_CHECKING:
     from luthier.config.run import RunConfig
@@ -18,8 +19,7 @@ BASELINES: dict[str, tuple[str, ...]] = {
 }
 """Whom a candidate can be held against: a base without a head classifies nothing, and plain text asks nothing."""
 
-_CLASS_METRICS = ("accuracy", "precision_macro", "recall_macro", "macro_f1", "weighted_f1")
-_METRICS: dict[str, tuple[str, ...]] = {"pretraining": ("perplexity",), "classification": _CLASS_METRICS}
+_METRICS: dict[str, tuple[str, ...]] = {"pretraining": ("perplexity",), "classification": CLASS_METRICS}
 """What can be measured, where that is not everything."""
 
 

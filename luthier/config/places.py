@@ -9,6 +9,7 @@ from typing import Any
 from luthier.config.run import RunConfig
 
 _SPLITS = ("train", "validation", "test")
+_FILES = ("json_schema", "prices")
 
 
 def with_absolute_paths(cfg: RunConfig) -> RunConfig:
@@ -25,6 +26,14 @@ def with_absolute_paths(cfg: RunConfig) -> RunConfig:
     if is_local_model(cfg.model.model_name_or_path):
         place = absolute(cfg.model.model_name_or_path)
         changes["model"] = cfg.model.model_copy(update={"model_name_or_path": place})
+    files: dict[str, Any] = {
+        name: absolute(path) for name in _FILES if (path := getattr(cfg.evaluate, name)) is not None
+    }
+    harness = cfg.evaluate.harness
+    if harness is not None and harness.include_path is not None:
+        files["harness"] = harness.model_copy(update={"include_path": absolute(harness.include_path)})
+    if files:
+        changes["evaluate"] = cfg.evaluate.model_copy(update=files)
     if "://" not in cfg.registry.uri:
         changes["registry"] = cfg.registry.model_copy(update={"uri": absolute(cfg.registry.uri)})
     return cfg.model_copy(update=changes)

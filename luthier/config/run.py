@@ -142,6 +142,41 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _shots_can_be_chosen(self) -> RunConfig:
+        chosen = len(self.evaluate.few_shot_ks) > 1
+        if chosen and not any(dataset.validation for dataset in sequence.judged_datasets(self)):
+            raise ValueError(
+                f"evaluate.few_shot_k={self.evaluate.few_shot_k!r} is chosen on validation rows, and no dataset has any; "
+                "add datasets[].validation, or give a number"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _judge_can_be_asked(self) -> RunConfig:
+        judge = self.evaluate.judge
+        if judge is None:
+            return self
+        if self.offline and not judge.is_local:
+            raise ValueError(
+                f"evaluate.judge.base_url={judge.base_url} is not on this machine, and offline: true lets nothing leave it; use "
+                "an address like http://127.0.0.1:9000/v1, or leave evaluate.judge out"
+            )
+        if not self.train.answers_prompts:
+            raise ValueError(
+                f"evaluate.judge compares answers in words, and a model of train.objective: {self.train.objective} gives none; "
+                "leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _harness_can_ask(self) -> RunConfig:
+        if self.evaluate.harness is not None and self.train.objective == "classification":
+            raise ValueError(
+                "evaluate.harness asks models that give tokens, and one of train.objective: classification gives none; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _task_names_distinct(self) -> RunConfig:
         names = [d.name for d in self.datasets]
         if len(set(names)) != len(names):

@@ -57,6 +57,17 @@ def test_a_registered_model_is_judged_by_its_own_config(
         api.resolve_target("nobody@1", [], quickstart.registry.uri)
 
 
+def test_a_stored_config_runs_no_code_and_sends_nothing(quickstart: RunConfig, tmp_path: Path) -> None:
+    judge = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": "HOME"}
+    asks = {"evaluate.judge": judge, "evaluate.metrics": ["os:system"], "evaluate.harness": ["hellaswag"]}
+    artifact = make_artifact(tmp_path / "artifact", with_absolute_paths(apply_overrides(quickstart, asks)))
+    Registry(quickstart.registry.uri).register(artifact, quickstart.name)
+    stored = api.resolve_target("debian-sections@1", [], quickstart.registry.uri).cfg.evaluate
+    assert (stored.judge, stored.metrics, stored.harness) == (None, (), None)
+    asked = api.resolve_target("debian-sections@1", ["evaluate.metrics=[mine:metric]"], quickstart.registry.uri)
+    assert asked.cfg.evaluate.metrics == ("mine:metric",)
+
+
 def test_only_a_registered_version_can_be_promoted(quickstart: RunConfig) -> None:
     trained(quickstart)
     with pytest.raises(ConfigError, match="MODEL@VERSION"):

@@ -42,6 +42,19 @@ VARIANT_NAMES = {
 }
 """What the report calls a variant."""
 
+_METRIC_NAMES = {
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "ece": "ECE",
+    "brier": "Brier score",
+    "brier_answered": "Brier score of the answer",
+    "json_valid": "JSON valid",
+    "json_schema_valid": "JSON fits schema",
+}
+
 _STYLE = {
     "axes.edgecolor": COLORS["line"],
     "axes.facecolor": "none",
@@ -77,7 +90,9 @@ _STYLE = {
 
 def metric_name(metric: str) -> str:
     """What the report calls a metric."""
-    return metric.replace("_", " ").replace("f1", "F1").replace("rouge l", "ROUGE-L")
+    if metric.startswith("eval_"):
+        return f"eval {metric_name(metric.removeprefix('eval_'))}"
+    return _METRIC_NAMES.get(metric) or metric.replace("_", " ").replace("f1", "F1")
 
 
 @contextmanager

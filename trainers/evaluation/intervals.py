@@ -51,19 +51,22 @@ def _from_counts(
     hits_RL: IntArray, support_RL: IntArray, answered_RL: IntArray, num_rows: int
 ) -> dict[str, FloatArray]:
     seen_RL = support_RL > 0
-    f1_RL = _ratio(2 * hits_RL, support_RL + answered_RL)
-
-    def macro(values_RL: FloatArray) -> FloatArray:
-        means_R: FloatArray = np.where(seen_RL, values_RL, 0.0).sum(axis=1) / seen_RL.sum(axis=1)
-        return means_R
-
-    return {
-        "accuracy": hits_RL.sum(axis=1) / num_rows,
-        "precision_macro": macro(_ratio(hits_RL, answered_RL)),
-        "recall_macro": macro(_ratio(hits_RL, support_RL)),
-        "macro_f1": macro(f1_RL),
-        "weighted_f1": (f1_RL * support_RL).sum(axis=1) / num_rows,
+    hits_R, answered_R = hits_RL.sum(axis=1), answered_RL.sum(axis=1)
+    found = {
+        "accuracy": hits_R / num_rows,
+        "precision_micro": _ratio(hits_R, answered_R),
+        "recall_micro": hits_R / num_rows,
+        "micro_f1": 2 * hits_R / (answered_R + num_rows),
     }
+    by_label = {
+        ("precision_macro", "precision_weighted"): _ratio(hits_RL, answered_RL),
+        ("recall_macro", "recall_weighted"): _ratio(hits_RL, support_RL),
+        ("macro_f1", "weighted_f1"): _ratio(2 * hits_RL, support_RL + answered_RL),
+    }
+    for (macro, weighted), values_RL in by_label.items():
+        found[macro] = np.where(seen_RL, values_RL, 0.0).sum(axis=1) / seen_RL.sum(axis=1)
+        found[weighted] = (values_RL * support_RL).sum(axis=1) / num_rows
+    return found
 
 
 def _ratio(part: IntArray, whole: IntArray) -> FloatArray:

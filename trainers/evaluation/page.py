@@ -26,7 +26,12 @@ def page_environment(*templates: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure_text, "seconds": seconds_text, "metric_name": metric_name}
+    environment.filters |= {
+        "figure": figure_text,
+        "seconds": seconds_text,
+        "metric_name": metric_name,
+        "p_value": p_value_text,
+    }
     return environment
 
 
@@ -38,6 +43,11 @@ def svg_or_none(figure: Figure | None) -> Markup | None:
 def figure_text(value: float) -> str:
     """A number to three decimals, or to four digits where it is far from 1."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def p_value_text(value: float) -> str:
+    """A p-value to three decimals, or that it is smaller."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def seconds_text(value: float) -> str:

@@ -11,11 +11,16 @@ from matplotlib.patches import Rectangle
 
 from luthier.digests import atomic_write_bytes
 from luthier.errors import DataError
-from luthier.evaluation_schema import CLASS_METRICS, OTHER, TEXT_METRICS, Evaluation
+from luthier.evaluation_schema import JSON_METRICS, OTHER, TEXT_METRICS, Evaluation, metric_names
 from luthier.trainers.evaluation.drawing import COLORS, VARIANT_NAMES, color_of, metric_name, style
 
 MAX_DRAWN_LABELS = 40
 """A matrix of more labels can't be read on a page."""
+
+_DRAWN = (
+    "accuracy", "micro_f1", "precision_macro", "recall_macro", "macro_f1", "weighted_f1", *TEXT_METRICS, *JSON_METRICS,
+)  # fmt: skip
+"""Of the averages the telling ones; the table has all."""
 
 _MAX_NUMBERED_LABELS = 20
 _DPI = 160
@@ -27,7 +32,8 @@ def comparison_figure(evaluation: Evaluation) -> Figure | None:
     None where there is none, as of plain text, which has but a perplexity.
     """
     names = list(evaluation.variants)
-    metrics = [m for m in (*CLASS_METRICS, *TEXT_METRICS) if m in evaluation.variants[names[0]].metrics]
+    measured = metric_names(variant.metrics for variant in evaluation.variants.values())
+    metrics = [metric for metric in _DRAWN if metric in measured]
     if not metrics:
         return None
     figure = Figure(figsize=(10.5, 0.9 + 0.17 * len(metrics) * (len(names) + 0.8)), layout="constrained")
@@ -48,7 +54,9 @@ def _draw_values(axes: Axes, evaluation: Evaluation, metrics: list[str], names: 
     for name, offset in zip(names, _offsets(len(names)), strict=True):
         color, label = color_of(name), VARIANT_NAMES.get(name, name)
         for row, metric in enumerate(metrics):
-            found = evaluation.variants[name].metrics[metric]
+            found = evaluation.variants[name].metrics.get(metric)
+            if found is None:
+                continue
             axes.plot([found.low, found.high], [row + offset] * 2, color=color, linewidth=2)
             axes.plot(found.value, row + offset, "o", color=color, markersize=5.5, label=None if row else label)
     axes.set_title(f"Value with {evaluation.confidence:.0%} interval", pad=26)
@@ -64,7 +72,9 @@ def _draw_gains(axes: Axes, evaluation: Evaluation, metrics: list[str]) -> None:
     for (pair, by_metric), offset in zip(pairs, _offsets(len(pairs)), strict=True):
         other = pair.split("-", 1)[1]
         for row, metric in enumerate(metrics):
-            found = by_metric[metric]
+            found = by_metric.get(metric)
+            if found is None:
+                continue
             axes.plot([found.low, found.high], [row + offset] * 2, color=color_of(other), linewidth=2)
             label = None if row else f"over {VARIANT_NAMES.get(other, other)}"
             axes.plot(found.value, row + offset, "D", color=color_of(other), markersize=5, label=label)

@@ -7,16 +7,20 @@ from typing import Any
 
 from jinja2 import Environment
 
-from luthier.evaluation_schema import LOWER_IS_BETTER, Evaluation, Interval
+from luthier.evaluation_schema import LOWER_IS_BETTER, Evaluation, Interval, metric_names
 from luthier.gate import GateDecision
 from luthier.manifest import Manifest
 from luthier.trainers.evaluation import plots, run_plots
 from luthier.trainers.evaluation.drawing import VARIANT_NAMES, style, to_svg
-from luthier.trainers.evaluation.examples import changed_rows
+from luthier.trainers.evaluation.examples import RIVALS, changed_rows
 from luthier.trainers.evaluation.page import figure_text, page_environment, svg_or_none
+from luthier.trainers.evaluation.reliability import reliability_figure
 
 _FEW_ROWS = 100
 """Below this the report warns that percentile intervals come out too narrow."""
+
+_FEW_IN_SLICE = 30
+"""A slice of fewer rows is marked: its intervals are wide and come out too narrow at that."""
 
 
 def render_report(
@@ -52,6 +56,7 @@ def render_report(
         endpoint: ``base_url``, ``models``, ``question``, ``answer``, ``first_token_s``, ``total_s``.
         stages: Of each stage of training its ``name``, ``losses`` by task, and what was ``forgotten``.
     """
+    variants = evaluation.variants
     with style():
         pictures = _pictures(evaluation, history, sweep)
     return (
@@ -61,6 +66,9 @@ def render_report(
             title=title,
             evaluation=evaluation,
             headline=_headline_metric(evaluation, gate),
+            metrics=metric_names(variant.metrics for variant in variants.values()),
+            figures=list(dict.fromkeys(name for variant in variants.values() for name in variant.figures)),
+            calibrated=[name for name, variant in variants.items() if variant.calibration],
             pictures=pictures,
             speed=_median(run_plots.series(history, "tokens_per_s")[1]),
             sweep=sweep,
@@ -69,7 +77,12 @@ def render_report(
             manifest=manifest,
             gate=gate,
             config_yaml=config_yaml,
-            examples=changed_rows(examples, labelled=bool(evaluation.labels)),
+            examples={
+                rival: groups
+                for rival in RIVALS
+                if (groups := changed_rows(examples, labelled=bool(evaluation.labels), rival=rival))
+            },
+            few_in_slice=_FEW_IN_SLICE,
             parity=parity,
             endpoint=endpoint,
             stages=stages,
@@ -88,6 +101,7 @@ def _pictures(
         matrices = {name: to_svg(plots.confusion_figure(evaluation, name)) for name in shown}
     return {
         "comparison": svg_or_none(plots.comparison_figure(evaluation)),
+        "reliability": svg_or_none(reliability_figure(evaluation)),
         "training": svg_or_none(run_plots.training_figure(history)),
         "sweep": svg_or_none(run_plots.sweep_figure(sweep)) if sweep else None,
         "confusion": matrices,
@@ -110,6 +124,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "gain": _gain,
         "verdict": _verdict,
+        "metric_names": metric_names,
         "day": lambda created_at: created_at[:16].replace("T", " ") + " UTC",
         "variant_name": lambda name: VARIANT_NAMES.get(name, name),
         "css": lambda name: name.replace("_", "-") if name in VARIANT_NAMES else "muted",

@@ -7,46 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from luthier.errors import DataError
-from luthier.evaluation_schema import ClassScores, Evaluation, Interval, VariantScores
-from luthier.trainers.evaluation import intervals, metrics
+from luthier.evaluation_schema import Evaluation, Interval, VariantScores
+from luthier.trainers.evaluation import intervals
 from luthier.trainers.evaluation.labels import LabelSet
+from luthier.trainers.evaluation.measured import ExtraMetric, Measured, measure
 from luthier.trainers.evaluation.metrics import FloatArray
+from luthier.trainers.evaluation.predictions import Prediction
+from luthier.trainers.evaluation.significance import mcnemar_tests
 
 CANDIDATE = "tuned"
 """The variant whose difference from each other one is measured."""
 
 Samples = dict[str, dict[str, FloatArray]]
 """By variant and metric its value for every resample."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One variant's answer to one row.
-
-    Attributes:
-        row_id: The row's id in its dataset.
-        label: The true label, or the reference answer where the data has no labels.
-        answer: What the model said, whole.
-    """
-
-    row_id: str
-    label: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """One variant's figures on all rows, and how to compute them for resamples."""
-
-    values: dict[str, float]
-    statistics: tuple[intervals.Statistic, ...]
-    per_class: dict[str, ClassScores]
-    confusion: tuple[tuple[int, ...], ...]
 
 
 def score(
@@ -59,6 +36,7 @@ def score(
     few_shot_k: int,
     perplexity: Mapping[str, Sequence[tuple[float, int]]] | None = None,
     text_metrics: bool = True,
+    extra: Sequence[ExtraMetric] = (),
 ) -> Evaluation:
     """Score every variant on the same rows, with bootstrap intervals.
 
@@ -73,8 +51,10 @@ def score(
             nats, and how many they are.
         text_metrics: Whether answers are texts to compare with the reference; False: they are labels, or there are
             none.
+        extra: Metrics beside those that are always measured.
 
     Raises:
+        ConfigError: One of the user's own metrics fails.
         DataError: Fewer than two rows, variants with different rows, a true label that is none of the labels, or
             likelihoods that are not finite or don't fit the rows.
     """
@@ -82,7 +62,8 @@ def score(
     label_set = LabelSet(labels) if labels else None
     likelihoods = _likelihoods(perplexity, predictions, num_rows)
     measured = {
-        name: _measure(rows, label_set, likelihoods.get(name), text_metrics) for name, rows in predictions.items()
+        name: measure(rows, label_set, likelihoods.get(name), text_metrics=text_metrics, extra=extra)
+        for name, rows in predictions.items()
     }
     samples = _resample(measured, num_rows, bootstrap_samples, seed)
     others = [name for name in measured if CANDIDATE in measured and name != CANDIDATE]
@@ -91,6 +72,9 @@ def score(
         n=num_rows,
         variants={name: _variant(measured[name], samples[name], confidence) for name in measured},
         differences={f"{CANDIDATE}-{name}": _difference(measured, samples, name, confidence) for name in others},
+        mcnemar=mcnemar_tests(
+            {name: one.right for name, one in measured.items()}, [(CANDIDATE, other) for other in others]
+        ),
         few_shot_k=few_shot_k,
         confidence=confidence,
         bootstrap_samples=bootstrap_samples,
@@ -137,33 +121,7 @@ def _likelihoods(
     return found
 
 
-def _measure(
-    rows: Sequence[Prediction], labels: LabelSet | None, likelihood_2N: FloatArray | None, text_metrics: bool
-) -> _Measured:
-    values: dict[str, float] = {}
-    statistics: list[intervals.Statistic] = []
-    classes: dict[str, ClassScores] = {}
-    matrix: tuple[tuple[int, ...], ...] = ()
-    if labels is not None:
-        truth_N = np.array([labels.of_truth(row.label, row.row_id) for row in rows], dtype=np.int64)
-        answers_N = np.array([labels.of_answer(row.answer) for row in rows], dtype=np.int64)
-        values |= metrics.class_figures(truth_N, answers_N)
-        statistics.append(intervals.class_statistic(truth_N, answers_N, len(labels.labels)))
-        classes = metrics.per_class(truth_N, answers_N, labels.labels)
-        matrix = metrics.confusion(truth_N, answers_N, len(labels.labels))
-    references, answers = [row.label for row in rows], [row.answer for row in rows]
-    of_texts = (("exact_match", metrics.exact_match_rows), ("rouge_l", metrics.rouge_l_rows))
-    for name, of_rows in of_texts if text_metrics else ():
-        values_N = of_rows(references, answers)
-        values[name] = float(values_N.mean())
-        statistics.append(intervals.mean_statistic(name, values_N))
-    if likelihood_2N is not None:
-        values["perplexity"] = float(metrics.perplexity(*likelihood_2N))
-        statistics.append(intervals.perplexity_statistic(*likelihood_2N))
-    return _Measured(values, tuple(statistics), classes, matrix)
-
-
-def _resample(measured: Mapping[str, _Measured], num_rows: int, count: int, seed: int) -> Samples:
+def _resample(measured: Mapping[str, Measured], num_rows: int, count: int, seed: int) -> Samples:
     """Every metric for every resample; resample r is the same rows for all variants."""
     parts: dict[str, dict[str, list[FloatArray]]] = {name: {} for name in measured}
     for rows_RN in intervals.resamples(num_rows, count, seed):
@@ -177,18 +135,20 @@ def _resample(measured: Mapping[str, _Measured], num_rows: int, count: int, seed
     }
 
 
-def _variant(measured: _Measured, samples: Mapping[str, FloatArray], confidence: float) -> VariantScores:
+def _variant(measured: Measured, samples: Mapping[str, FloatArray], confidence: float) -> VariantScores:
     return VariantScores(
         metrics={
             metric: intervals.interval(value, samples[metric], confidence) for metric, value in measured.values.items()
         },
+        figures=measured.figures,
+        calibration=measured.calibration,
         per_class=measured.per_class,
         confusion=measured.confusion,
     )
 
 
 def _difference(
-    measured: Mapping[str, _Measured], samples: Samples, other: str, confidence: float
+    measured: Mapping[str, Measured], samples: Samples, other: str, confidence: float
 ) -> dict[str, Interval]:
     mine, theirs = measured[CANDIDATE].values, measured[other].values
     return {
@@ -196,4 +156,5 @@ def _difference(
             mine[metric] - theirs[metric], samples[CANDIDATE][metric] - samples[other][metric], confidence
         )
         for metric in mine
+        if metric in theirs
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,19 @@ import pytest
 
 from luthier.config.judge import GateConfig
 from luthier.errors import DataError
+from luthier.evaluation_parts import FewShotSearch
 from luthier.evaluation_schema import Evaluation, TaskScores
 from luthier.gate import decide
 from luthier.manifest import BaseModelRef, DataFingerprint, Manifest
 from luthier.safe_files import FileDigest
 from luthier.trainers.evaluation import Prediction, render_report, score, write_confusion_png
 from luthier.trainers.evaluation.examples import changed_rows
+from luthier.trainers.evaluation.measured import ExtraMetric
 from luthier.trainers.evaluation.run_plots import ranked, smoothed, spread
 
 Answers = Callable[..., list[Prediction]]
 EVIL = "<script>alert(1)</script>"
+SETTINGS: dict[str, Any] = {"confidence": 0.95, "bootstrap_samples": 100, "seed": 0, "few_shot_k": 0}
 LABELS = ("net", EVIL, "a$b$ & \"c'")
 
 
@@ -213,6 +217,24 @@ def test_parts_that_are_missing_are_left_out() -> None:
         assert heading not in words
 
 
+def test_a_calibration_is_drawn_and_told(answers: Answers) -> None:
+    given = {"majority": answers(0.3), "tuned": [replace(one, probability=0.75) for one in answers(0.8)]}
+    found = score(given, ("net", "mail", "math"), **SETTINGS)
+    text = render_report(title="sure", evaluation=found)
+    words = Page(text).words
+    assert 'aria-label="Share of right answers by' in text
+    for told in ("Calibration", "exactly the tokens that were generated", "ECE", "Brier score of the answer"):
+        assert told in words
+    without = score({"tuned": answers(0.8)}, ("net", "mail", "math"), **SETTINGS)
+    assert "No calibration is told" in Page(render_report(title="unsure", evaluation=without)).words
+
+
+def test_a_users_figure_has_no_interval(answers: Answers) -> None:
+    extra = [ExtraMetric("mean_length", lambda rows: sum(len(row.answer) for row in rows) / len(rows))]
+    found = score({"tuned": answers(1.0)}, ("net", "mail", "math"), **SETTINGS, extra=extra)
+    assert "mean length no interval" in Page(render_report(title="own", evaluation=found)).words
+
+
 def test_too_many_classes_get_no_matrix(answers: Answers, tmp_path: Path) -> None:
     labels = tuple(f"class {number}" for number in range(60))
     given = score(
@@ -252,8 +274,31 @@ def test_changed_rows_are_sorted_by_what_became_of_them() -> None:
         "base": False,
         "tuned": True,
     }
+    rows = [{**row(f"r{n}", "x", "wrong"), "incumbent": "net"} for n in range(210)]
+    (lost,) = changed_rows(rows, labelled=True, rival="incumbent")
+    assert (lost["kind"], lost["count"], len(lost["rows"]), lost["row_ids"][7]) == ("broken", 210, 6, "r7")
+    assert len(lost["row_ids"]) == 200
     exact = changed_rows([row("r", "net", "Net")], labelled=False)
     assert exact[0]["title"] == "Put right by tuning"
+
+
+def test_what_the_incumbent_had_right_is_told(evaluation: Evaluation) -> None:
+    rows = [
+        {"row_id": f"r{n}", "text": "t", "label": "net", "base": "x", "tuned": "x", "incumbent": "net"}
+        for n in range(9)
+    ]
+    words = Page(render_report(title="lost", evaluation=evaluation, examples=rows)).words
+    assert "answers differently from the incumbent" in words
+    assert "answers differently from the base model" not in words
+    assert "Right before, wrong now: 9 (first 6)" in words
+    assert "r7, r8" in words
+
+
+def test_the_choice_of_examples_is_told(evaluation: Evaluation) -> None:
+    search = FewShotSearch(metric="macro_f1", n=80, tried={0: 0.1, 5: 0.4})
+    told = Page(render_report(title="k", evaluation=evaluation.model_copy(update={"few_shot_search": search}))).words
+    assert "has 5 examples, the best of those that were tried on 80 validation" in told
+    assert "0 gave 0.100, 5 gave 0.400" in told
 
 
 @pytest.mark.parametrize(("mode", "order"), [("min", "bac"), ("max", "abc")])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from luthier.errors import DataError
-from luthier.evaluation_schema import CLASS_METRICS, TEXT_METRICS, Evaluation, Interval
-from luthier.trainers.evaluation import Prediction, score
+from luthier.evaluation_schema import CLASS_METRICS, LABEL_TEXT_METRICS, TEXT_METRICS, Evaluation, Interval
+from luthier.trainers.evaluation import Prediction, render_report, score
 
 Answers = Callable[..., list[Prediction]]
 
@@ -26,7 +26,7 @@ def rows(*pairs: tuple[str, str]) -> list[Prediction]:
 def test_labelled_answers(answers: Answers) -> None:
     found = score({"base": answers(0.2, seed=1), "tuned": answers(0.9, seed=2)}, LABELS, **SETTINGS)
     tuned = found.variants["tuned"]
-    assert tuple(tuned.metrics) == (*CLASS_METRICS, *TEXT_METRICS)
+    assert tuple(tuned.metrics) == (*CLASS_METRICS, *LABEL_TEXT_METRICS)
     assert found.n == 120
     assert sum(map(sum, tuned.confusion)) == 120
     assert [len(row) for row in tuned.confusion] == [4, 4, 4]
@@ -49,7 +49,7 @@ def test_free_text_has_no_class_metrics() -> None:
     given = rows(("a b", "a b"), ("a b", "a"), ("c", "d"))
     found = score({"tuned": given}, None, **SETTINGS, perplexity={"tuned": [(1.0, 1), (1.0, 1), (1.0, 1)]})
     tuned = found.variants["tuned"]
-    assert set(tuned.metrics) == {"exact_match", "rouge_l", "perplexity"}
+    assert set(tuned.metrics) == {*TEXT_METRICS, "perplexity"}
     assert tuned.metrics["exact_match"].value == pytest.approx(1 / 3)
     assert tuned.metrics["rouge_l"].value == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert tuned.metrics["perplexity"].value == pytest.approx(2.718281828)
@@ -129,3 +129,21 @@ def test_the_schema_refuses_what_does_not_fit(answers: Answers) -> None:
         Interval(value=0.0, low=0.2, high=0.1)
     with pytest.raises(ValueError, match="finite"):
         Interval(value=float("nan"), low=0.0, high=0.1)
+
+
+def test_an_evaluation_that_was_stored_before_is_still_read() -> None:
+    one = {"value": 0.5, "low": 0.25, "high": 0.75}
+    stored = {
+        "schema_version": 1,
+        "labels": [],
+        "n": 40,
+        "variants": {"base": {"metrics": {"rouge_l": one}}, "tuned": {"metrics": {"rouge_l": one}}},
+        "differences": {"tuned-base": {"rouge_l": one}},
+        "few_shot_k": 5,
+        "confidence": 0.95,
+        "bootstrap_samples": 1000,
+        "seed": 42,
+    }
+    found = Evaluation.model_validate_json(json.dumps(stored))
+    assert found.variants["tuned"].calibration is None
+    assert render_report(title="old", evaluation=found)
