@@ -20,6 +20,7 @@ FORMAT = 1
 
 FINDING = pa.struct(
     {
+        "row_id": pa.string(),
         "asked": pa.uint64(),  # digest of what the model is given
         "whole": pa.uint64(),  # the same of all of the row, its label included
         "signature": pa.binary(NUM_PLACES),
@@ -30,7 +31,7 @@ FINDING = pa.struct(
         "num_tokens": pa.int32(),  # with those that were cut off
     }
 )
-"""What is kept of a row: some 200 bytes with its id, and none of its text but the label."""
+"""What is kept of a row: some 200 bytes with the id, and none of the text but the label."""
 
 
 class Examiner:
@@ -53,6 +54,7 @@ class Examiner:
         whole = whole_of(row)
         plain = normalised(whole)
         return {
+            "row_id": row.row_id,
             "asked": digest(normalised(asked_of(row))),
             "whole": digest(plain, row.label or ""),
             "signature": signature(plain) if self._checks.near_duplicates is not None else None,

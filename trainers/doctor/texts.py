@@ -29,6 +29,6 @@ def normalised(text: str) -> str:
 
 
 def digest(*texts: str) -> int:
-    """64 bits of texts. Of a thousand million rows, three in a hundred sets have two different ones that share theirs."""
+    """64 bits of texts: that two of 10^9 different ones share theirs has a probability of 0.03."""
     joined = "\0".join(texts).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
