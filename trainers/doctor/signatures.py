@@ -44,11 +44,6 @@ def _runs(text: str) -> list[str]:
     return [" ".join(words[start : start + _WORDS]) for start in range(max(len(words) - _WORDS + 1, 1))]
 
 
-def bands(signatures_NP: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """The bands of N signatures: N rows, ``NUM_PLACES / BAND_PLACES`` columns."""
-    return signatures_NP.view(np.uint64)
-
-
 def likeness(left_NP: npt.NDArray[np.uint8], right_NP: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Estimated Jaccard similarity of N pairs; two bytes agree by chance once in 256."""
     agreeing_N = (left_NP == right_NP).mean(axis=1)
