@@ -115,16 +115,24 @@ class DataReport:
             if problem := report.leakage(name):
                 raise DataError(problem)
 
+    def lines(self) -> dict[str, list[int]]:
+        """Figures by name, one for each split; lines of noughts are left out."""
+        columns = [report.lines() for report in self.splits.values()]
+        names = dict.fromkeys(name for column in columns for name in column)
+        lines = {name: [column.get(name, 0) for column in columns] for name in names}
+        return {name: figures for name, figures in lines.items() if name in _ALWAYS or any(figures)}
+
     def table(self) -> Table:
-        """For the terminal: a line for each figure, so that it fits into a narrow one; lines of noughts are left out."""
+        """For the terminal: a line for each figure, so that it fits into a narrow one."""
         table = Table("", *self.splits)
         for column in table.columns[1:]:
             column.justify = "right"
-        columns = [report.lines() for report in self.splits.values()]
-        for name in dict.fromkeys(name for column in columns for name in column):
-            figures = [column.get(name, 0) for column in columns]
-            if name in _ALWAYS or any(figures):
-                table.add_row(name, *(f"{figure:,}" for figure in figures))
+        for name, figures in self.lines().items():
+            table.add_row(name, *(f"{figure:,}" for figure in figures))
+        rooms = [report.room for report in self.splits.values()]
+        if any(rooms):
+            table.add_row("filled by tokens, packed", *(f"{room.packed:.1%}" if room else "" for room in rooms))
+            table.add_row("  padded", *(f"{room.padded:.1%}" if room else "" for room in rooms))
         return table
 
 
