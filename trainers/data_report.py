@@ -37,7 +37,7 @@ class SplitReport:
     account: SplitAccount
     health: Health
     reused: bool
-    length_edges: tuple[float, ...] = ()
+    length_edges: tuple[int, ...] = ()
     room: Room | None = None
     max_leakage: float | None = None
     preview: tuple[Shown, ...] = ()

@@ -57,7 +57,7 @@ class Health:
 
 def health_of(
     findings: Mapping[Split, pa.Table], near: float | None, max_length: int
-) -> tuple[dict[Split, Health], tuple[float, ...]]:
+) -> tuple[dict[Split, Health], tuple[int, ...]]:
     """The figures of all splits, and the edges of their histograms of length in tokens.
 
     Args:
@@ -71,7 +71,7 @@ def health_of(
     return {split: _health(split, table, corpus, known, edges) for split, table in findings.items()}, edges
 
 
-def _health(split: Split, table: pa.Table, corpus: Corpus, known: set[str], edges: Sequence[float]) -> Health:
+def _health(split: Split, table: pa.Table, corpus: Corpus, known: set[str], edges: Sequence[int]) -> Health:
     ids, labels = table["row_id"], table["label"]
     tokens, characters = (table[name].to_numpy() for name in ("num_tokens", "num_characters"))
     kinds, part = table["kinds"].to_numpy(), corpus.part(split)

@@ -36,18 +36,19 @@ class Lengths:
     counts: tuple[int, ...]
 
 
-def edges_of(lengths: Sequence[Numbers], max_length: int) -> tuple[float, ...]:
-    """Edges of the bins of all splits, from 0 to where all but a few rows lie, and the limit too."""
+def edges_of(lengths: Sequence[Numbers], max_length: int) -> tuple[int, ...]:
+    """Edges of the bins of all splits, evenly from 0 to where all but a few rows lie, and the limit too."""
     far = max((float(np.quantile(one, 0.999)) for one in lengths if len(one)), default=1.0)
-    return tuple(float(edge) for edge in np.linspace(0.0, max(far, float(max_length)) * 1.02, NUM_BINS + 1).round(1))
+    width = int(max(far, max_length)) // NUM_BINS + 1
+    return tuple(range(0, (NUM_BINS + 1) * width, width))
 
 
-def lengths_of(lengths_N: Numbers, edges: Sequence[float]) -> Lengths:
+def lengths_of(lengths_N: Numbers, edges: Sequence[int]) -> Lengths:
     """A split's lengths."""
     shares = (5, 50, 95, 99, 100)
     values = np.percentile(lengths_N, shares, method="higher") if len(lengths_N) else [0] * len(shares)
     quantiles = {str(share): int(value) for share, value in zip(shares, values, strict=True)}
-    binned, _ = np.histogram(np.minimum(lengths_N, edges[-1]), bins=np.asarray(edges))
+    binned, _ = np.histogram(np.minimum(lengths_N, edges[-1] - 1), bins=np.asarray(edges))
     return Lengths(quantiles, tuple(int(count) for count in binned))
 
 
