@@ -62,7 +62,8 @@ class Corpus:
     def near_train(self, split: Split) -> npt.NDArray[np.bool_]:
         """Which rows of a split are nearly, or wholly, the same as a training row."""
         part = self.part(split)
-        return self._near_train[self.same[part]] | (self.same[part] < self.part("train").stop)
+        wholly: npt.NDArray[np.bool_] = self.same[part] < self.part("train").stop
+        return wholly | self._near_train[self.same[part]]
 
     def _repeated(self, split: Split, first: Places) -> tuple[Places, Places]:
         part = self.part(split)

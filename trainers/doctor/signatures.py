@@ -33,7 +33,7 @@ def signature(text: str) -> bytes:
     """The signature of a normalised text: :data:`NUM_PLACES` bytes."""
     sketch = RMinHash(NUM_PLACES, _SEED)
     sketch.update(_runs(text))
-    return cast(bytes, np.array(sketch.digest(), dtype=np.uint32).astype(np.uint8).tobytes())
+    return np.array(sketch.digest(), dtype=np.uint32).astype(np.uint8).tobytes()
 
 
 def _runs(text: str) -> list[str]:
