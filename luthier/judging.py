@@ -53,10 +53,11 @@ def judge(
     from luthier.limits import size_check
     from luthier.manifest import load_manifest
     from luthier.trainers.answering import answer_all, variants_for
+    from luthier.trainers.doctor.redact import redacted
     from luthier.trainers.files import evaluation_rows
 
     with view.stage("evaluate", "Evaluating on the test split"):
-        rows = evaluation_rows(cfg)
+        rows = redacted(evaluation_rows(cfg), cfg.data.redact)
         variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent))
         scored = answer_all(cfg, variants, rows, base_model_dir, view.on_answers)
         evaluation = _score(cfg, variants, scored, rows)

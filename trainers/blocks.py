@@ -28,7 +28,7 @@ from luthier.trainers.base_model import base_digest, subcache
 from luthier.trainers.block_file import BlockWriter, read_account, read_table
 from luthier.trainers.doctor.examine import Examiner, findings_key
 from luthier.trainers.doctor.findings_file import FindingsWriter
-from luthier.trainers.doctor.redact import RowRedactor, key_mark, redaction_key
+from luthier.trainers.doctor.redact import key_mark, row_redactor
 from luthier.trainers.files import Split, classes_of, file_digest, split_path
 from luthier.trainers.tokens import Encoded
 
@@ -234,7 +234,6 @@ def _make(
     from luthier.trainers.tokenise import Source, tokenised
 
     subcache("blocks")
-    redactor = RowRedactor(data.redact, redaction_key(data.redact)) if data.redact else None
     here = Path.cwd()
     sources = [Source(dataset, split, name, here) for split, one in absent.items() for dataset in one.datasets]
     with ExitStack() as until_written:
@@ -244,7 +243,7 @@ def _make(
             for split, one in absent.items()
             if one.findings
         }
-        for table in tokenised(sources, objective, examiner, redactor):
+        for table in tokenised(sources, objective, examiner, row_redactor(data.redact)):
             for split in files:
                 mine = table.filter(pc.equal(table["split"], split))
                 files[split].add(mine)

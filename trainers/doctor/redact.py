@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 from luthier.config.checks import RedactionConfig
 from luthier.digests import sha256_json
-from luthier.errors import ConfigError
-from luthier.pii import Kind, Redactor
+from luthier.pii import Kind
+from luthier.pii.configured import key_of, redactor_of
 from luthier.rows import Row
 
-
-def redaction_key(settings: RedactionConfig) -> bytes:
-    """The key of the digests of ``hash``; empty where none is needed.
-
-    Raises:
-        ConfigError: The variable that holds it is not set.
-    """
-    if settings.hash_key_env is None:
-        return b""
-    key = os.environ.get(settings.hash_key_env)
-    if not key:
-        raise ConfigError(
-            f"data.redact.hash_key_env: {settings.hash_key_env} is not set or empty; set it, or use data.redact: mask."
-        )
-    return key.encode()
+PLACE = "data.redact"
+"""Where the settings stand in the config."""
 
 
 def key_mark(settings: RedactionConfig | None) -> str | None:
     """What tells rows that were hashed with one key from those hashed with another; not the key.
 
     Raises:
-        ConfigError: As :func:`redaction_key`.
+        ConfigError: The key is not there.
     """
     if settings is None or settings.hash_key_env is None:
         return None
-    return sha256_json({"key of data.redact": redaction_key(settings).hex()})
+    return sha256_json({f"key of {PLACE}": key_of(settings, PLACE).hex()})
+
+
+def row_redactor(settings: RedactionConfig | None) -> RowRedactor | None:
+    """What changes rows by settings; None: nothing does.
+
+    Raises:
+        ConfigError: The key is not there.
+    """
+    return None if settings is None else RowRedactor(settings, key_of(settings, PLACE))
+
+
+def redacted(rows: Iterable[Row], settings: RedactionConfig | None) -> list[Row]:
+    """Rows that are judged, changed as those were that were learned.
+
+    Raises:
+        ConfigError: The key is not there.
+    """
+    redactor = row_redactor(settings)
+    return [redactor(row)[0] for row in rows] if redactor else list(rows)
 
 
 class RowRedactor:
@@ -53,8 +59,7 @@ class RowRedactor:
 
     def __call__(self, row: Row) -> tuple[Row, tuple[Kind, ...]]:
         """The row without it, and what kinds were found. A label stays, also where it is the answer."""
-        settings = self._settings
-        redactor = Redactor(settings.way, settings.kinds, settings.phone_regions, self._key)
+        redactor = redactor_of(self._settings, self._key)
         learnt = len(row.messages) - 1 if row.label is not None else len(row.messages)
         messages = tuple(
             replace(message, content=redactor.text(message.content)) if place < learnt else message
