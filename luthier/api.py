@@ -34,15 +34,28 @@ if TYPE_CHECKING:
     from luthier.trainers.fit import TrainResult
 
 
-def check_data(cfg: RunConfig, view: View | None = None) -> DataReport:
-    """Read, check and tokenise every split."""
+def check_data(cfg: RunConfig, view: View | None = None, *, report: Path | None = None, preview: int = 0) -> DataReport:
+    """Read, examine and tokenise every split.
+
+    Args:
+        cfg: The configuration.
+        view: Shows what happens.
+        report: File of the report in HTML; None: none is written.
+        preview: Training rows to show with their text, in the report too.
+
+    Raises:
+        DataError: Rows can't be used, or nothing could be measured on them.
+        OutputError: The report can't be written.
+    """
     from luthier.cluster.session import start
 
     view = view or QuietView()
+    if report is not None:
+        check_writable(report.parent, "--report")
     apply_secrets(cfg)
     base_model_dir = stages.prepare_model(cfg, view)
     with start(cfg):
-        return stages.check_data(cfg, base_model_dir, view)
+        return stages.check_data(cfg, base_model_dir, view, report, preview)
 
 
 def train(cfg: RunConfig, view: View | None = None) -> TrainResult:

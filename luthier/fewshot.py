@@ -62,9 +62,10 @@ def validation_sample(cfg: RunConfig) -> list[Row]:
     """
     from luthier.config.sequence import judged_datasets
     from luthier.errors import DataError
+    from luthier.trainers.doctor.redact import redacted
     from luthier.trainers.files import iter_split
 
-    rows = list(iter_split(judged_datasets(cfg), "validation", cfg.train.objective))
+    rows = redacted(iter_split(judged_datasets(cfg), "validation", cfg.train.objective), cfg.data.redact)
     if len(rows) < 2:
         raise DataError(
             f"{len(rows)} validation row(s): choosing evaluate.few_shot_k takes at least 2; add rows to "

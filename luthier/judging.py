@@ -54,11 +54,12 @@ def judge(
     from luthier.manifest import load_manifest
     from luthier.scoring import score_all
     from luthier.trainers.answering import answer_all, variants_for
+    from luthier.trainers.doctor.redact import redacted
     from luthier.trainers.files import evaluation_rows
     from luthier.trainers.harness import run_harness
 
     with view.stage("evaluate", "Evaluating on the test split"):
-        rows = evaluation_rows(cfg)
+        rows = redacted(evaluation_rows(cfg), cfg.data.redact)
         search = choose_few_shot_k(cfg, base_model_dir, view)
         k = cfg.evaluate.few_shot_ks[0] if search is None else best_k(search)
         variants = variants_for(cfg, artifact_dir, _rival(cfg, artifact_dir, incumbent), k)

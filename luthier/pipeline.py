@@ -83,7 +83,7 @@ def _run_in(cfg: RunConfig, run: _Run) -> None:
         session = _open_ray(cfg, run.view, open_until_the_end)
         check_resources(cfg, session.resources)
         cfg = stages.settle_strategy(cfg, session.resources, run.workdir, run.view)
-        run.result["data"] = stages.check_data(cfg, base_model_dir, run.view).as_dict()
+        run.result["data"] = stages.check_data(cfg, base_model_dir, run.view, run.workdir / "data.html").as_dict()
         final = cfg
         if cfg.tune is not None:
             run.sweep = stages.sweep(cfg, base_model_dir, run.workdir, run.view)

@@ -60,16 +60,35 @@ def settle_strategy(cfg: RunConfig, resources: Mapping[str, float], workdir: Pat
     return choice.settled(cfg)
 
 
-def check_data(cfg: RunConfig, base_model_dir: Path, view: View) -> DataReport:
-    """Read, check and tokenise the data."""
+def check_data(
+    cfg: RunConfig, base_model_dir: Path, view: View, page: Path | None = None, preview: int = 0
+) -> DataReport:
+    """Read, examine and tokenise the data.
+
+    Args:
+        cfg: The configuration.
+        base_model_dir: The pretrained model.
+        view: Shows what happens.
+        page: Where the report is written; it is there also where the data is then refused for what it tells. None: nowhere.
+        preview: Training rows to show with their text.
+
+    Raises:
+        DataError: Rows can't be used, or nothing could be measured on them.
+    """
+    from luthier.digests import atomic_write_text
     from luthier.trainers.data_report import check_data as check
+    from luthier.trainers.doctor.page import render_data
 
     with view.stage("data", "Checking and tokenising the data"):
-        report = check(cfg, base_model_dir)
+        report = check(cfg, base_model_dir, preview)
         view.note(report.table())
-        for split, part in report.splits.items():
-            if part.repeated_in_train:
-                view.note(f"[yellow]{part.repeated_in_train} {split} prompts stand in the training split too[/]")
+        for split in report.splits.values():
+            for row in split.preview:
+                view.note(row.text())
+        if page is not None:
+            atomic_write_text(page, render_data(cfg.name, report))
+            view.plain(f"report of the data: {page}")
+        report.check()
     return report
 
 

@@ -29,6 +29,7 @@ _NOT_THE_ENGINES = frozenset(
         "limits",
         "canary",
         "capture",
+        "redact_requests",
         "request_log",
         "adapters",
         "refresh_s",

@@ -24,6 +24,7 @@ from luthier.serving.metrics import Captures, Metrics
 from luthier.serving.names import Names
 from luthier.serving.recent import Recent
 from luthier.serving.record import Record, request_log
+from luthier.serving.redacting import redact_by
 from luthier.serving.replies import Part
 from luthier.serving.spec import Route
 from luthier.serving.standing import Standing
@@ -55,6 +56,7 @@ class Ingress:
         self._recent = Recent()
         self._log = request_log(front.serve.request_log)
         self._capture = Capture(front.serve.capture, Captures().count) if front.serve.capture.path else None
+        self._redact = redact_by(front.serve.redact_requests) if front.serve.redact_requests else None
         self._handles: dict[str, Any] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -70,6 +72,7 @@ class Ingress:
             self._admission,
             observe=self._observe,
             standing=self._standing().tell,
+            redact=self._redact,
             **({"listen": self._capture.listen} if self._capture else {}),
             request_id=lambda: serve.context._get_serve_request_context().request_id,
             root=front.root,

@@ -33,6 +33,7 @@ from luthier.serving.names import Names, Refused
 from luthier.serving.openapi import describe
 from luthier.serving.page import page_routes
 from luthier.serving.record import Observe, Record, is_usage
+from luthier.serving.redacting import Redact
 from luthier.serving.replies import INTERNAL, OVERLOADED, TIMED_OUT, Failure, Part, invalid, too_often
 from luthier.serving.requests import checked
 from luthier.serving.spec import PATHS, Route
@@ -63,6 +64,7 @@ def make_app(
     *,
     observe: Observe = lambda record: None,
     listen: Listen = lambda record, fields, parts: parts,
+    redact: Redact | None = None,
     standing: Tell = _nothing,
     request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     root: str = "",
@@ -78,6 +80,7 @@ def make_app(
         admission: Counts the requests that are answered or wait.
         observe: Told of each request when it has ended.
         listen: Hears what is said.
+        redact: Changes each request before an engine, or whoever listens, sees it; None: nobody does.
         standing: Tells where the endpoint stands.
         request_id: Tells the present request's id.
         root: Path below which it lies, without a slash at the end.
@@ -125,6 +128,8 @@ def make_app(
         names().require(record.model, route)
         # The engine knows a model by its canonical name alone.
         fields = checked(route, {**body, "model": record.model}, serve.limits, serve.max_num_seqs)
+        if redact:
+            fields = await asyncio.to_thread(redact, fields)  # 1 MB of text takes 0.2 s
         record.stream = bool(fields.get("stream"))
         if not admission.enter():
             raise Refused(OVERLOADED)

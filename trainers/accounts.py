@@ -34,6 +34,7 @@ class SplitAccount:
         cut_tokens: Tokens that the truncated rows lost.
         reasons: Dropped rows by what left them without a token to learn.
         datasets: Rows read, by dataset.
+        redacted: Rows that ``data.redact`` changed, by kind of what was taken out; a row may count for several.
         not_drawn: Kept rows, or pieces of divided ones, that are not used because of ``data.max_train_samples`` or
             ``data.max_eval_samples``.
         limits: The settings that decided all this, by key.
@@ -51,6 +52,7 @@ class SplitAccount:
     cut_tokens: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     datasets: Mapping[str, int] = field(default_factory=dict)
+    redacted: Mapping[str, int] = field(default_factory=dict)
     not_drawn: int = 0
     limits: Mapping[str, float | None] = field(default_factory=dict)
 
@@ -74,6 +76,7 @@ class Accountant:
         self._sums: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._datasets: Counter[str] = Counter()
+        self._redacted: Counter[str] = Counter()
         self._longest = 0
         self._first_truncated: str | None = None
         self._first_dropped: str | None = None
@@ -96,6 +99,7 @@ class Accountant:
         )
         self._reasons.update(lost["why_dropped"].to_pylist())
         self._datasets.update(first_pieces["dataset"].to_pylist())
+        self._redacted.update(pc.list_flatten(first_pieces["redacted"]).to_pylist())
         self._longest = max(self._longest, pc.max(lengths).as_py() or 0)
         self._first_truncated = self._first_truncated or _first(cut)
         self._first_dropped = self._first_dropped or _first(lost)
@@ -117,6 +121,7 @@ class Accountant:
             cut_tokens=sums["cut_tokens"],
             reasons=dict(self._reasons.most_common()),
             datasets=dict(self._datasets),
+            redacted=dict(self._redacted),
         )
 
     def check(self, data: DataConfig, split: Split) -> None:

@@ -18,6 +18,7 @@ from luthier.config.sequence import judged_datasets
 from luthier.errors import LuthierError, ResourceError
 from luthier.precision import computes_in_bf16
 from luthier.rows import Row, few_shot_messages
+from luthier.trainers.doctor.redact import redacted
 from luthier.trainers.files import iter_rows, iter_split
 from luthier.trainers.generate import Generator, Question, Scored
 from luthier.trainers.inprocess import worker_threads
@@ -97,7 +98,7 @@ def choose_shots(cfg: RunConfig, dataset: DatasetConfig, k: int) -> tuple[Row, .
     chosen = [*taken, *islice(rest, k - len(taken))]
     rows = enumerate(iter_rows(dataset, "train", cfg.train.objective))
     found = {place: row for place, row in rows if place in chosen}
-    return tuple(found[place] for place in chosen)
+    return tuple(redacted((found[place] for place in chosen), cfg.data.redact))
 
 
 def answer_all(

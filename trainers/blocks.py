@@ -17,14 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from luthier.config.checks import ChecksConfig
 from luthier.config.data import DataConfig, DatasetConfig
 from luthier.config.train import TrainConfig
 from luthier.digests import sha256_json
 from luthier.manifest import DataFingerprint
 from luthier.paths import cache_dir
 from luthier.trainers.accounts import SAMPLES, SplitAccount
-from luthier.trainers.base_model import base_digest
+from luthier.trainers.base_model import base_digest, subcache
 from luthier.trainers.block_file import BlockWriter, read_account, read_table
+from luthier.trainers.doctor.examine import Examiner, findings_key
+from luthier.trainers.doctor.findings_file import FindingsWriter
+from luthier.trainers.doctor.redact import key_mark, row_redactor
 from luthier.trainers.files import Split, classes_of, file_digest, split_path
 from luthier.trainers.tokens import Encoded
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from luthier.config.objective import ObjectiveName
     from luthier.trainers.objectives import Objective
 
-_FORMAT = 4
+_FORMAT = 5
 """Counts up when the encoding changes, so that no older cache is read."""
 
 SAMPLING = set(SAMPLES.values())
@@ -106,12 +110,14 @@ class Block:
         account: What it holds.
         fingerprints: The source files.
         reused: Whether it was there already.
+        findings: Arrow file of what the doctor found in each row; None where it was not asked.
     """
 
     path: Path
     account: SplitAccount
     fingerprints: tuple[DataFingerprint, ...]
     reused: bool
+    findings: Path | None = None
 
     def read(self) -> Rows:
         """All rows, in file order. The file is mapped: processes of a machine share its pages."""
@@ -127,22 +133,27 @@ class _Wanted:
         datasets: Those that have it.
         digests: Of their files.
         path: Where it belongs.
-        reused: Whether it is there.
+        findings: Where the doctor's findings belong; None: it is not asked.
     """
 
     datasets: tuple[DatasetConfig, ...]
     digests: tuple[str, ...]
     path: Path
-    reused: bool
+    findings: Path | None
 
-    def block(self, data: DataConfig, split: Split) -> Block:
+    @property
+    def is_there(self) -> bool:
+        """Whether all of it is in the cache."""
+        return self.path.exists() and (self.findings is None or self.findings.exists())
+
+    def block(self, data: DataConfig, split: Split, *, reused: bool) -> Block:
         """The finished split."""
         account = read_account(self.path).under(data, split)
         prints = tuple(
             DataFingerprint(path=str(split_path(dataset, split)), rows=account.datasets[dataset.name], sha256=digest)
             for dataset, digest in zip(self.datasets, self.digests, strict=True)
         )
-        return Block(self.path, account, prints, self.reused)
+        return Block(self.path, account, prints, reused, self.findings)
 
 
 def prepare_blocks(
@@ -151,6 +162,7 @@ def prepare_blocks(
     base_model_dir: Path,
     splits: Sequence[Split],
     train: TrainConfig | None = None,
+    checks: ChecksConfig | None = None,
 ) -> dict[Split, Block]:
     """Tokenise splits of all datasets together, or find them in the cache. Ray must be initialised.
 
@@ -160,8 +172,11 @@ def prepare_blocks(
         base_model_dir: The pretrained model, whose tokenizer is used.
         splits: Which; one that no dataset has is left out of the result.
         train: Names the objective that the rows are for; None: sft.
+        checks: What the doctor looks for in each row meanwhile; None: it is not asked. Rows that were tokenised without it
+            are read and tokenised again.
 
     Raises:
+        ConfigError: The key of ``data.redact`` is not there.
         DataError: A file is malformed, or too many rows have nothing to learn after truncation.
         OutputError: The cache can't be written.
     """
@@ -171,11 +186,12 @@ def prepare_blocks(
     named = [split for split in splits if any(split_path(dataset, split) for dataset in datasets)]
     classes = classes_of(datasets) if train.objective == "classification" else ()
     aim = (train.objective, classes)
-    wanted = {split: _wanted(datasets, data, base_model_dir, split, aim) for split in named}
-    absent = {split: one for split, one in wanted.items() if not one.reused}
+    wanted = {split: _wanted(datasets, data, base_model_dir, split, aim, checks) for split in named}
+    absent = {split: one for split, one in wanted.items() if not one.is_there}
     if absent:
-        _make(absent, data, train.objective, build_objective(train, data, base_model_dir, classes))
-    return {split: one.block(data, split) for split, one in wanted.items()}
+        examiner = Examiner(checks) if checks else None
+        _make(absent, data, train.objective, build_objective(train, data, base_model_dir, classes), examiner)
+    return {split: one.block(data, split, reused=split not in absent) for split, one in wanted.items()}
 
 
 def _wanted(
@@ -184,6 +200,7 @@ def _wanted(
     base_model_dir: Path,
     split: Split,
     aim: tuple[ObjectiveName, tuple[str, ...]],
+    checks: ChecksConfig | None,
 ) -> _Wanted:
     present = tuple(dataset for dataset in datasets if split_path(dataset, split))
     files = [(str(split_path(dataset, split)), file_digest(dataset, split)) for dataset in present]
@@ -191,7 +208,8 @@ def _wanted(
         {
             "format": _FORMAT,
             "model": base_digest(base_model_dir),
-            "data": data.model_dump(mode="json", exclude=SAMPLING),
+            "data": data.model_dump(mode="json", exclude={*SAMPLING, "checks"}),
+            "redacted_with": key_mark(data.redact),
             "datasets": [
                 dataset.model_dump(mode="json", include={"name", "system", "prompt", "labels"}) for dataset in present
             ],
@@ -200,19 +218,38 @@ def _wanted(
         }
     )
     place = cache_dir() / "blocks" / f"{split}-{key[:24]}.arrow"
-    return _Wanted(present, tuple(digest for _, digest in files), place, place.exists())
+    beside = f"{place.stem}-{sha256_json(findings_key(checks))[:12]}.findings" if checks else None
+    found = place.with_name(beside) if beside else None
+    return _Wanted(present, tuple(digest for _, digest in files), place, found)
 
 
-def _make(absent: dict[Split, _Wanted], data: DataConfig, name: ObjectiveName, objective: Objective) -> None:
-    """Tokenise splits in one stage, and write each as it comes."""
+def _make(
+    absent: dict[Split, _Wanted],
+    data: DataConfig,
+    name: ObjectiveName,
+    objective: Objective,
+    examiner: Examiner | None,
+) -> None:
+    """Tokenise splits in one stage, and write each as it comes, with what is found in its rows."""
     from luthier.trainers.tokenise import Source, tokenised
 
+    subcache("blocks")
     here = Path.cwd()
     sources = [Source(dataset, split, name, here) for split, one in absent.items() for dataset in one.datasets]
     with ExitStack() as until_written:
         files = {split: until_written.enter_context(BlockWriter(one.path)) for split, one in absent.items()}
-        for table in tokenised(sources, objective):
+        found = {
+            split: until_written.enter_context(FindingsWriter(one.findings))
+            for split, one in absent.items()
+            if one.findings
+        }
+        for table in tokenised(sources, objective, examiner, row_redactor(data.redact)):
             for split in files:
-                files[split].add(table.filter(pc.equal(table["split"], split)))
+                mine = table.filter(pc.equal(table["split"], split))
+                files[split].add(mine)
+                if split in found:
+                    found[split].add(mine)
         for split, file in files.items():
             file.finish(data, split)
+        for findings in found.values():
+            findings.finish()

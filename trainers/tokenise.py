@@ -24,7 +24,9 @@ from ray.data.datasource import Datasource, ReadTask
 from luthier.config.data import DatasetConfig
 from luthier.config.objective import ObjectiveName
 from luthier.errors import LuthierError
-from luthier.rows import row_from_dict
+from luthier.rows import Row, row_from_dict
+from luthier.trainers.doctor.examine import FINDING, Examiner
+from luthier.trainers.doctor.redact import RowRedactor
 from luthier.trainers.files import Split, iter_rows, split_path
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ ENCODED = pa.schema(
         "num_loss_tokens": pa.int32(),
         "num_cut": pa.int32(),
         "why_dropped": pa.string(),  # null: it is kept
+        "redacted": pa.list_(pa.string()),  # kinds of personal data taken out of the row; of its first piece
+        "finding": FINDING,  # of a row's first piece; null where none was asked for
         "error": pa.binary(),  # null, or why there is no sequence here
     }
 )
@@ -88,10 +92,21 @@ class Source:
         return (self.root / path).stat().st_size
 
 
-def tokenised(sources: Sequence[Source], objective: Objective) -> Iterator[pa.Table]:
+def tokenised(
+    sources: Sequence[Source],
+    objective: Objective,
+    examiner: Examiner | None = None,
+    redactor: RowRedactor | None = None,
+) -> Iterator[pa.Table]:
     """The encoded sequences of all files, in order, in tables of no more than a few blocks.
 
     All files go through one stage, because each process of it imports transformers.
+
+    Args:
+        sources: The files.
+        objective: Encodes a row.
+        examiner: Looks at each row beside; None: nobody.
+        redactor: Changes each row first; None: nobody.
 
     Raises:
         DataError: A row can't be used.
@@ -107,7 +122,7 @@ def tokenised(sources: Sequence[Source], objective: Objective) -> Iterator[pa.Ta
             Files(sources), num_cpus=0, concurrency=1, override_num_blocks=len(sources)
         ).map_batches(
             Tokenise,
-            fn_constructor_args=(objective,),
+            fn_constructor_args=(objective, examiner, redactor),
             batch_format="pyarrow",
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_processes),
@@ -209,11 +224,17 @@ class Tokenise:
 
     Args:
         objective: Encodes a row.
+        examiner: Looks at a row as it was read; None: nobody.
+        redactor: Changes a row before it is encoded; None: nobody.
     """
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(
+        self, objective: Objective, examiner: Examiner | None = None, redactor: RowRedactor | None = None
+    ) -> None:
         # Its tokenizer is loaded when first used: an error in a constructor could not travel as a row.
         self._objective = objective
+        self._examiner = examiner
+        self._redactor = redactor
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One table, in the order of its rows; of an error, nothing else."""
@@ -226,21 +247,30 @@ class Tokenise:
         _raise_first(batch)
         encoded: list[dict[str, Any]] = []
         for split, text in zip(batch["split"].to_pylist(), batch["row"].to_pylist(), strict=True):
-            row = row_from_dict(json.loads(text))
-            for piece, one in enumerate(self._objective.encode(row)):
-                learnt = one.num_loss_tokens
-                why = None if learnt else self._objective.why_dropped
-                encoded.append(
-                    {
-                        "split": split,
-                        "row_id": one.row_id,
-                        "dataset": row.dataset,
-                        "input_ids": one.input_ids,
-                        "labels": one.labels,
-                        "piece": piece,
-                        "num_loss_tokens": learnt,
-                        "num_cut": one.num_cut,
-                        "why_dropped": why,
-                    }
-                )
+            encoded += self._sequences(split, row_from_dict(json.loads(text)))
         return pa.Table.from_pylist(encoded, schema=ENCODED)
+
+    def _sequences(self, split: str, row: Row) -> list[dict[str, Any]]:
+        """What a row makes, by :data:`ENCODED`."""
+        changed, kinds = self._redactor(row) if self._redactor else (row, ())
+        sequences = self._objective.encode(changed)
+        found = [
+            {
+                "split": split,
+                "row_id": one.row_id,
+                "dataset": row.dataset,
+                "input_ids": one.input_ids,
+                "labels": one.labels,
+                "piece": piece,
+                "num_loss_tokens": one.num_loss_tokens,
+                "num_cut": one.num_cut,
+            }
+            for piece, one in enumerate(sequences)
+        ]
+        for one in found:
+            one["why_dropped"] = None if one["num_loss_tokens"] else self._objective.why_dropped
+        found[0] |= {
+            "redacted": kinds,
+            "finding": self._examiner(row, sequences) if self._examiner else None,
+        }
+        return found

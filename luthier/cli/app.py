@@ -161,13 +161,26 @@ def schema(as_json: AsJson = False) -> None:
 
 @data.command("check")
 def data_check(
-    config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, as_json: AsJson = False
+    config: ConfigPath,
+    overrides: Overrides = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="HTML file of the report; without it data-NAME.html here.")
+    ] = None,
+    preview: Annotated[
+        int, typer.Option("--preview", min=0, help="Show so many training rows, and which of their tokens carry loss.")
+    ] = 0,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Read, check and tokenise every split; refuse bad rows by file and line. Nothing is trained."""
+    """Read, examine and tokenise every split; refuse bad rows by file and line, and splits that leak. Nothing is trained.
+
+    The report holds no text of the rows, unless --preview asks for it.
+    """
     cfg = load(config, overrides)
     if dry_run:
         return show_plan(cfg, as_json=as_json)
     from luthier.api import check_data
 
-    report = check_data(cfg, view(as_json=as_json))
-    emit(report.as_dict(), as_json=as_json, text="data is usable")
+    page = report or Path(f"data-{cfg.name}.html")
+    found = check_data(cfg, view(as_json=as_json), report=page, preview=preview)
+    emit(found.as_dict(), as_json=as_json, text=f"data is usable; report: {page}")

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from luthier.config.base import Config
+from luthier.config.checks import ChecksConfig, Redaction
 
 
 class DatasetConfig(Config):
@@ -83,3 +84,10 @@ class DataConfig(Config):
 
     max_eval_samples: Annotated[int, Field(ge=1)] | None = None
     """Use only this many validation rows, drawn evenly by the seed; None: all."""
+
+    checks: ChecksConfig = ChecksConfig()
+    """What is looked for in the rows, such as duplicates and leakage."""
+
+    redact: Redaction | None = None
+    """Personal data and secrets that are taken out before tokenising: ``mask`` or ``drop``, or ``way`` and ``kinds``. None:
+    rows stay as they are."""

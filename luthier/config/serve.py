@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from luthier.config.base import Config
 from luthier.config.capture import CaptureConfig
+from luthier.config.checks import Redaction
 
 ReplicaCount = Annotated[
     Annotated[int, Field(ge=1), Tag("number")] | Annotated[tuple[int, int], Tag("range")],
@@ -128,6 +129,10 @@ class ServeConfig(Config):
 
     capture: CaptureConfig = CaptureConfig()
     """A sample of requests and answers that is kept; off by default."""
+
+    redact_requests: Redaction | None = None
+    """Personal data and secrets that are taken out of each request before a model sees it: ``mask`` or ``drop``, or ``way``
+    and ``kinds``, as in ``data.redact``, which a model is best trained with too. None: requests stay as they are."""
 
     adapters: Literal["listed", "registered"] = "registered"
     """Adapters that are served: those named at the start, or every one that is registered for the base model, also later,

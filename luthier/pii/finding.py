@@ -48,6 +48,8 @@ def find(text: str, kinds: Collection[Kind] = KINDS, regions: Sequence[str] = DE
         regions: Countries (ISO 3166, two letters) whose telephone numbers are found without ``+`` and country code.
     """
     plain = _folded(text)
+    if not _may_hold(plain):
+        return []
     found = [Span(*place, kind) for kind in KINDS if kind in kinds for place in _FINDERS[kind](plain, regions)]
     merged: list[Span] = []
     for span in sorted(found):
@@ -57,6 +59,18 @@ def find(text: str, kinds: Collection[Kind] = KINDS, regions: Sequence[str] = DE
             span = Span(before.start, max(before.end, span.end), kind)
         merged.append(span)
     return merged
+
+
+def _may_hold(plain: str) -> bool:
+    """Whether anything can stand in a text: each kind needs a digit, but an address its ``@``, as a password in a URL does, a
+    private key its first line, and an IPv6 address its colons.
+    """
+    return (
+        any(map(str.isdigit, set(plain)))
+        or "@" in plain
+        or secrets.BEGIN_OF_KEY in plain
+        or network.may_hold_ipv6(plain)
+    )
 
 
 class _Fold(dict[int, int]):

@@ -26,6 +26,10 @@ _IPV6 = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 
+# What is quick to look for, as it begins with one certain character, and no address is without.
+_POINTS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d", re.ASCII)
+_COLONS = re.compile(r":[0-9a-f]{0,4}:", re.ASCII | re.IGNORECASE)
+
 
 def emails(text: str) -> Iterator[tuple[int, int]]:
     """E-mail addresses; ``git@host:`` of a repository is none."""
@@ -54,14 +58,19 @@ def addresses(text: str) -> Iterator[tuple[int, int]]:
     """IP addresses. This machine's own (127.0.0.1, ::1, 0.0.0.0) are nobody's, and four parts of one digit each, or behind
     the word version, are a version.
     """
-    for match in _IPV4.finditer(text):
+    for match in _IPV4.finditer(text) if _POINTS.search(text) else ():
         short = len(match[0]) == len("1.2.3.4")
         if not short and not _VERSION.search(text[max(0, match.start() - 12) : match.start()]) and _belongs(match[0]):
             yield match.span()
-    for match in _IPV6.finditer(text):
+    for match in _IPV6.finditer(text) if may_hold_ipv6(text) else ():
         told = match[0] if match[0].endswith("::") else match[0].removesuffix(":")
         if _belongs(told):
             yield match.start(), match.start() + len(told)
+
+
+def may_hold_ipv6(text: str) -> bool:
+    """Whether a text has colons as an IPv6 address has them."""
+    return _COLONS.search(text) is not None
 
 
 def _belongs(address: str) -> bool:

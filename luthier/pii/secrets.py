@@ -31,7 +31,10 @@ _SHAPES = tuple(
         ("eyJ", r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+"),  # JSON web token
     )
 )
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY")
+BEGIN_OF_KEY = "-----BEGIN "
+"""What a private key begins with."""
+
+_PRIVATE_KEY = re.compile(BEGIN_OF_KEY + r"[A-Z ]{0,40}PRIVATE KEY")
 _END_OF_KEY = re.compile(r"-----END [A-Z ]{0,40}-----")
 _IN_URL = re.compile(r"://[^\s/:@]{0,64}:([^\s/@]{1,256})@")
 _NAMED = re.compile(
@@ -40,6 +43,10 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _SENT = re.compile(r"\b(?:bearer|basic)\s{1,3}([\w.~+/=-]{16,}+)", re.IGNORECASE)
+_NAMES = ("key", "token", "secret", "passw", "pwd")
+"""One of these is in each name of ``_NAMED``."""
+
+_WAYS = ("bearer", "basic")
 _RUN = re.compile(r"(?<![\w+/=.-])[\w+/-]{24,}+={0,2}", re.ASCII)
 
 _LEAST_CHANGES = 0.4
@@ -50,9 +57,19 @@ these three, 0.2 to 0.3 in names such as Qwen2ForSequenceClassification."""
 def secrets(text: str) -> Iterator[tuple[int, int]]:
     """Keys, tokens and passwords, without the names and addresses that they stand behind."""
     yield from made_as_secrets(text)
-    for pattern in (_NAMED, _SENT):
+    for pattern, sure in ((_NAMED, _NAMES), (_SENT, _WAYS)):
+        if not _may_name(text, sure):
+            continue
         yield from (match.span(1) for match in pattern.finditer(text) if _letters_and_digits(match[1]))
     yield from (match.span() for match in _RUN.finditer(text) if _disordered(match[0]))
+
+
+def _may_name(text: str, sure: tuple[str, ...]) -> bool:
+    """Whether one of some words is in a text, in capitals or not; letters of other scripts may count as ours (ſ as s)."""
+    if not text.isascii():
+        return True
+    plain = text.lower()
+    return any(word in plain for word in sure)
 
 
 def made_as_secrets(text: str) -> Iterator[tuple[int, int]]:

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.pii import Kind, Redactor, find
+from luthier.pii import Kind, Redactor, find, finding, network, secrets
 
 FOUND: list[tuple[Kind, str, str]] = [
     ("email", "write to jane.doe+news@mail.example.co.uk, please", "jane.doe+news@mail.example.co.uk"),
@@ -142,3 +143,21 @@ def test_places_are_in_order_and_within_the_text(text: str) -> None:
 def test_no_surroundings_hide_what_is_there(before: str, found: tuple[Kind, str, str], after: str) -> None:
     _, text, value = found
     assert value not in Redactor().text(f"{before}\n\n{text}\n\n{after}")
+
+
+PIECES = [text for _, text, _ in FOUND] + [
+    *("password is s3cretſ99", "feab::dcba", "fcab:aaaa::", "Basic YWxhZGRpbjpvcGVu1234", "a@b.co", "⑴⑵⑶", "١٢٣"),
+    *("-----BEGIN EC PRIVATE KEY-----\nMII", "x://u:pass@h", "no", "::", ":a:", " ", ".1.2.3", "1.2.3.44", "PWD=abcdefg1", "key"),
+]  # fmt: skip
+
+
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=12)), max_size=4), st.sampled_from(["", " ", "\n"]))
+def test_what_is_quick_to_look_for_first_leaves_nothing_out(pieces: list[str], between: str) -> None:
+    text = between.join(pieces)
+    quick = find(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finding, "_may_hold", lambda plain: True)
+        patch.setattr(secrets, "_may_name", lambda text, sure: True)
+        patch.setattr(network, "_POINTS", re.compile(""))
+        patch.setattr(network, "_COLONS", re.compile(""))
+        assert find(text) == quick

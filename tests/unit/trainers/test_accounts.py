@@ -17,7 +17,7 @@ SHORT = "no answer token within data.max_length"
 
 def piece(row_id: str, tokens: int, *, number: int = 0, cut: int = 0, why: str | None = None, of: str = "a") -> Any:
     values = ("train", row_id, of, [1] * tokens, [1] * tokens, number, 0 if why else tokens - 1, cut, why)
-    return dict(zip(ENCODED.names, (*values, None), strict=True))
+    return dict(zip(ENCODED.names, (*values, None, None, None), strict=True))
 
 
 ROWS = [

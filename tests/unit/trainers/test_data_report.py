@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pyarrow as pa
 from rich.console import Console
 
 from luthier.trainers.accounts import SplitAccount
 from luthier.trainers.data_report import DataReport, SplitReport
+from luthier.trainers.doctor.examine import FINDING
+from luthier.trainers.doctor.health import health_of
+from luthier.trainers.doctor.listed import Listed
 
 TRAIN = SplitAccount(
     rows=1_814_000,
@@ -23,6 +29,8 @@ TRAIN = SplitAccount(
 )
 WHOLE = SplitAccount(9, 9, 0, 0, 90, 20, 12, limits={"data.max_length": 512})
 
+HEALTH = health_of({"train": pa.schema(list(FINDING)).empty_table()}, None, 512)[0]["train"]
+
 
 def shown(report: DataReport) -> list[str]:
     console = Console(width=80, color_system=None)
@@ -32,7 +40,8 @@ def shown(report: DataReport) -> list[str]:
 
 
 def test_the_report_fits_a_narrow_terminal_and_leaves_no_figure_of_a_loss_out() -> None:
-    lines = shown(DataReport({"train": SplitReport(TRAIN, {}, 0, False), "test": SplitReport(WHOLE, {}, 3, False)}))
+    leaky = replace(HEALTH, also_in_train=Listed(3, ("test.jsonl:1",)))
+    lines = shown(DataReport({"train": SplitReport(TRAIN, HEALTH, False), "test": SplitReport(WHOLE, leaky, False)}))
     told = {
         line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:4]] for line in lines if "│" in line
     }
@@ -48,6 +57,6 @@ def test_the_report_fits_a_narrow_terminal_and_leaves_no_figure_of_a_loss_out() 
 
 
 def test_of_data_that_lost_nothing_only_the_plain_figures_are_shown() -> None:
-    lines = shown(DataReport({"train": SplitReport(WHOLE, {}, 0, False)}))
+    lines = shown(DataReport({"train": SplitReport(WHOLE, HEALTH, False)}))
     names = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
     assert names == ["rows", "rows kept", "rows dropped", "tokens", "tokens with loss", "longest"]

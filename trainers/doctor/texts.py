@@ -1,0 +1,34 @@
+"""What of a row is compared with other rows, whatever its columns."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+from luthier.rows import Row
+
+
+def asked_of(row: Row) -> str:
+    """What the model is given: the text of plain or labelled rows, else all turns but the last, without the system's."""
+    if row.text is not None:
+        return row.text
+    return "\n".join(message.content for message in row.prompt if message.role != "system")
+
+
+def whole_of(row: Row) -> str:
+    """What is asked with all that is answered; of labelled rows, the text."""
+    if row.text is not None:
+        return row.text
+    return "\n".join(filter(None, (asked_of(row), row.answer, row.rejected)))
+
+
+def normalised(text: str) -> str:
+    """A text without what people write in more than one way: capitals, white space, forms of one letter (NFKC)."""
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(plain.casefold().split())
+
+
+def digest(*texts: str) -> int:
+    """64 bits of texts: that two of 10^9 different ones share theirs has a probability of 0.03."""
+    joined = "\0".join(texts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
