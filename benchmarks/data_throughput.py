@@ -178,6 +178,7 @@ def by_luthier(path: Path, base_dir: Path, cache: str, sender: Any) -> None:
     cfg = base_config(
         f"datasets={json.dumps([source])}",
         f"data.max_length={MAX_LENGTH}",
+        "tune=null",
         "data.max_train_samples=null",
         "data.max_dropped_fraction=0.5",
         f"cluster.num_cpus={CPUS}",

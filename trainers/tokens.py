@@ -158,8 +158,14 @@ class ChatTokenizer:
         model would never learn to stop.
         """
         stops = [position for position, token in enumerate(ids) if token in self.stop_ids]
-        inside = sum(token in self.stop_ids for token in self._ids(content))
+        inside = sum(token in self.stop_ids for token in self._ids(content)) if self._may_stop(content) else 0
         return ids[: stops[inside] + 1] if len(stops) > inside else (*ids, self.eos_id)
+
+    def _may_stop(self, content: str) -> bool:
+        """Whether a text may hold a stop token: one that is written in it, or any that is found otherwise than as written."""
+        added = self.hf.added_tokens_decoder
+        stops = [added.get(token) for token in self.stop_ids]
+        return any(stop is None or stop.normalized or stop.content in content for stop in stops)
 
     def _check_generation_prompt(self, directory: Path) -> None:
         """Refuse a template that makes the model think before each answer (DeepSeek-R1)."""

@@ -19,7 +19,7 @@ class ChecksConfig(Config):
     (Jaccard), estimated by MinHash. None: they are not looked for."""
 
     languages: bool = True
-    """Tell the language of each row by its first 300 characters."""
+    """Tell the language of each row by its first 200 characters."""
 
     pii: tuple[Kind, ...] = KINDS
     """Personal data and secrets that are looked for: secret, email, iban, card, ip, phone; none: ``[]``."""

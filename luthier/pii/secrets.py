@@ -15,7 +15,7 @@ _SHAPES = tuple(
         ("sk-", r"sk-[\w-]{20,}+"),  # OpenAI, Anthropic and others
         ("_live_", r"[sr]k_live_\w{16,}+"),  # Stripe
         ("_test_", r"[sr]k_test_\w{16,}+"),
-        ("gh", r"gh[pousr]_[A-Za-z0-9]{36,}+"),  # GitHub
+        *((f"gh{kind}_", rf"gh{kind}_[A-Za-z0-9]{{36,}}+") for kind in "pousr"),  # GitHub
         ("github_pat_", r"github_pat_\w{30,}+"),
         ("glpat-", r"glpat-[\w-]{20,}+"),  # GitLab
         ("hf_", r"hf_[A-Za-z0-9]{30,}+"),  # Hugging Face
@@ -43,10 +43,12 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _SENT = re.compile(r"\b(?:bearer|basic)\s{1,3}([\w.~+/=-]{16,}+)", re.IGNORECASE)
-_NAMES = ("key", "token", "secret", "passw", "pwd")
-"""One of these is in each name of ``_NAMED``."""
-
-_WAYS = ("bearer", "basic")
+# How each of these ends in small letters, before a value with a digit in it: quick to look for.
+_NAME = re.compile(
+    r"(?:key|key[_-]?id|token|secret|passwo?r?d|pwd)[\"']?\s{0,3}(?::|=>?|is\b)\s{0,3}[\"']?(?=[\w+/=.~!@#$%^&*-]{0,511}\d)"
+)
+_LIKE_OURS = "\u017f\u212a\u0130\u0131"  # long s, Kelvin, I with a dot, i without one
+_WAY = re.compile(r"\b(?:bearer|basic)\s")
 _RUN = re.compile(r"(?<![\w+/=.-])[\w+/-]{24,}+={0,2}", re.ASCII)
 
 _LEAST_CHANGES = 0.4
@@ -57,19 +59,18 @@ these three, 0.2 to 0.3 in names such as Qwen2ForSequenceClassification."""
 def secrets(text: str) -> Iterator[tuple[int, int]]:
     """Keys, tokens and passwords, without the names and addresses that they stand behind."""
     yield from made_as_secrets(text)
-    for pattern, sure in ((_NAMED, _NAMES), (_SENT, _WAYS)):
-        if not _may_name(text, sure):
+    for pattern, quick in ((_NAMED, _NAME), (_SENT, _WAY)):
+        if not _may_name(text, quick):
             continue
         yield from (match.span(1) for match in pattern.finditer(text) if _letters_and_digits(match[1]))
     yield from (match.span() for match in _RUN.finditer(text) if _disordered(match[0]))
 
 
-def _may_name(text: str, sure: tuple[str, ...]) -> bool:
-    """Whether one of some words is in a text, in capitals or not; letters of other scripts may count as ours (ſ as s)."""
-    if not text.isascii():
-        return True
-    plain = text.lower()
-    return any(word in plain for word in sure)
+def _may_name(text: str, quick: re.Pattern[str]) -> bool:
+    """Whether a text has what a pattern finds in small letters, or one of the letters that a search without regard to case
+    takes for ours.
+    """
+    return any(letter in text for letter in _LIKE_OURS) or quick.search(text.lower()) is not None
 
 
 def made_as_secrets(text: str) -> Iterator[tuple[int, int]]:

@@ -9,8 +9,8 @@ UNDECIDED = "und"
 """ISO 639's code for a language that can't be told; nor can that of most texts of a few words."""
 
 _LEAST_PROBABILITY = 0.5
-_CHARACTERS = 300
-"""Of a text of 2,300 characters all take 0.44 ms, the first 300 less than 0.08 ms."""
+_CHARACTERS = 200
+"""Of a text of 2,300 characters all take 0.44 ms, the first 200 some 0.06 ms."""
 
 
 def language_of(text: str) -> str:

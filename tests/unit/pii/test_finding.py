@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.pii import Kind, Redactor, find, finding, network, secrets
+from luthier.pii import Kind, Redactor, find, finding, network, numbers, secrets
 
 FOUND: list[tuple[Kind, str, str]] = [
     ("email", "write to jane.doe+news@mail.example.co.uk, please", "jane.doe+news@mail.example.co.uk"),
@@ -147,7 +147,7 @@ def test_no_surroundings_hide_what_is_there(before: str, found: tuple[Kind, str,
 
 PIECES = [text for _, text, _ in FOUND] + [
     *("password is s3cretſ99", "feab::dcba", "fcab:aaaa::", "Basic YWxhZGRpbjpvcGVu1234", "a@b.co", "⑴⑵⑶", "١٢٣"),
-    *("-----BEGIN EC PRIVATE KEY-----\nMII", "x://u:pass@h", "no", "::", ":a:", " ", ".1.2.3", "1.2.3.44", "PWD=abcdefg1", "key"),
+    *("-----BEGIN EC PRIVATE KEY-----\nMII", "x://u:pass@h", "no", "::", ":a:", " ", ".1.2.3", "1.2.3.44", "PWD=abcdefg1", "key", "toKen: abcdefg1", "ſecret=“abcdefg1”", "prıvate_key=abcdefg1", "KEY IS abcdefg1é"),
 ]  # fmt: skip
 
 
@@ -157,7 +157,9 @@ def test_what_is_quick_to_look_for_first_leaves_nothing_out(pieces: list[str], b
     quick = find(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "_may_hold", lambda plain: True)
-        patch.setattr(secrets, "_may_name", lambda text, sure: True)
+        patch.setattr(secrets, "_may_name", lambda text, quick: True)
+        patch.setattr(numbers, "_CARD_DIGITS", re.compile(""))
+        patch.setattr(numbers, "_IBAN_DIGITS", re.compile(""))
         patch.setattr(network, "_POINTS", re.compile(""))
         patch.setattr(network, "_COLONS", re.compile(""))
         assert find(text) == quick

@@ -47,14 +47,14 @@ def asked(
 
 
 def test_every_part_of_a_conversation_is_changed() -> None:
-    parts = [{"type": "text", "text": "or 203.0.113.57"}, {"type": "text", "text": "?"}]
-    turns = [
+    parts: Any = [{"type": "text", "text": "or 203.0.113.57"}, {"type": "text", "text": "?"}]
+    turns: list[dict[str, Any]] = [
         {"role": "system", "content": "You serve jane@example.com"},
         {"role": "user", "content": parts, "name": "jane@example.com"},
         {"role": "assistant", "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "1", "content": "sent to jane@example.com"},
     ]
-    messages = asked({"messages": turns}, RedactionConfig())["messages"]
+    messages: list[Any] = asked({"messages": turns}, RedactionConfig())["messages"]
     assert "jane" not in json.dumps(messages) and "203" not in json.dumps(messages)
     assert messages[0]["content"] == "You serve <EMAIL>"
     assert [part["text"] for part in messages[1]["content"]] == ["or <IP>", "?"]
