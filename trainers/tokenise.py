@@ -245,32 +245,33 @@ class Tokenise:
 
     def _encode(self, batch: pa.Table) -> pa.Table:
         _raise_first(batch)
-        encoded: list[dict[str, Any]] = []
-        for split, text in zip(batch["split"].to_pylist(), batch["row"].to_pylist(), strict=True):
-            encoded += self._sequences(split, row_from_dict(json.loads(text)))
-        return pa.Table.from_pylist(encoded, schema=ENCODED)
+        rows = [row_from_dict(json.loads(text)) for text in batch["row"].to_pylist()]
+        made = [self._sequences(split, row) for split, row in zip(batch["split"].to_pylist(), rows, strict=True)]
+        if self._examiner:
+            # After all are tokenised: turn by turn, each would push the other's tables out of the processor's cache.
+            for row, sequences in zip(rows, made, strict=True):
+                num_tokens = sum(len(one["input_ids"]) + one["num_cut"] for one in sequences)
+                sequences[0]["finding"] = self._examiner(row, num_tokens)
+        return pa.Table.from_pylist([one for sequences in made for one in sequences], schema=ENCODED)
 
     def _sequences(self, split: str, row: Row) -> list[dict[str, Any]]:
-        """What a row makes, by :data:`ENCODED`."""
+        """What a row makes, by :data:`ENCODED`, but for what is found in it."""
         changed, kinds = self._redactor(row) if self._redactor else (row, ())
-        sequences = self._objective.encode(changed)
-        found = [
-            {
-                "split": split,
-                "row_id": one.row_id,
-                "dataset": row.dataset,
-                "input_ids": one.input_ids,
-                "labels": one.labels,
-                "piece": piece,
-                "num_loss_tokens": one.num_loss_tokens,
-                "num_cut": one.num_cut,
-            }
-            for piece, one in enumerate(sequences)
-        ]
-        for one in found:
-            one["why_dropped"] = None if one["num_loss_tokens"] else self._objective.why_dropped
-        found[0] |= {
-            "redacted": kinds,
-            "finding": self._examiner(row, sequences) if self._examiner else None,
-        }
-        return found
+        made: list[dict[str, Any]] = []
+        for piece, one in enumerate(self._objective.encode(changed)):
+            learnt = one.num_loss_tokens
+            made.append(
+                {
+                    "split": split,
+                    "row_id": one.row_id,
+                    "dataset": row.dataset,
+                    "input_ids": one.input_ids,
+                    "labels": one.labels,
+                    "piece": piece,
+                    "num_loss_tokens": learnt,
+                    "num_cut": one.num_cut,
+                    "why_dropped": None if learnt else self._objective.why_dropped,
+                    "redacted": () if piece else kinds,
+                }
+            )
+        return made

@@ -12,8 +12,7 @@ from luthier.pii import KINDS, Kind, find
 from luthier.rows import Row
 from luthier.trainers.doctor.languages import language_of
 from luthier.trainers.doctor.signatures import NUM_PLACES, signature
-from luthier.trainers.doctor.texts import asked_of, digest, normalised, whole_of
-from luthier.trainers.tokens import Encoded
+from luthier.trainers.doctor.texts import asked_of, digest, normalised, said_in
 
 FORMAT = 1
 """Counts up when what is found, or how it is kept, changes, so that no older findings are read."""
@@ -22,7 +21,7 @@ FINDING = pa.struct(
     {
         "row_id": pa.string(),
         "asked": pa.uint64(),  # digest of what the model is given
-        "whole": pa.uint64(),  # the same of all of the row, its label included
+        "whole": pa.uint64(),  # the same with what is answered
         "signature": pa.binary(NUM_PLACES),
         "language": pa.string(),
         "label": pa.string(),
@@ -44,25 +43,25 @@ class Examiner:
     def __init__(self, checks: ChecksConfig) -> None:
         self._checks = checks
 
-    def __call__(self, row: Row, encoded: Sequence[Encoded]) -> dict[str, Any]:
+    def __call__(self, row: Row, num_tokens: int) -> dict[str, Any]:
         """What is found in a row, by :data:`FINDING`.
 
         Args:
             row: The row.
-            encoded: The sequences that it makes.
+            num_tokens: Of all that it makes, with what is cut off.
         """
-        whole = whole_of(row)
-        plain = normalised(whole)
+        said, asked = said_in(row), normalised(asked_of(row))
+        plain = normalised(said)
         return {
             "row_id": row.row_id,
-            "asked": digest(normalised(asked_of(row))),
-            "whole": digest(plain, row.label or ""),
+            "asked": digest(asked),
+            "whole": digest(asked, plain, row.label or ""),
             "signature": signature(plain) if self._checks.near_duplicates is not None else None,
-            "language": language_of(whole) if self._checks.languages else None,
+            "language": language_of(said) if self._checks.languages else None,
             "label": row.label,
             "kinds": bits_of({span.kind for span in self._spans(row)}),
-            "num_characters": sum(len(message.content) for message in row.messages) or len(whole),
-            "num_tokens": sum(len(one.input_ids) + one.num_cut for one in encoded),
+            "num_characters": sum(len(message.content) for message in row.messages) or len(said),
+            "num_tokens": num_tokens,
         }
 
     def _spans(self, row: Row) -> Sequence[Any]:

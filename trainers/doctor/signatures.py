@@ -41,7 +41,9 @@ def _runs(text: str) -> list[str]:
     words = text.split()
     if len(text) > _LONGEST_WORD * len(words):
         return [text[start : start + _CHARACTERS] for start in range(max(len(text) - _CHARACTERS + 1, 1))]
-    return [" ".join(words[start : start + _WORDS]) for start in range(max(len(words) - _WORDS + 1, 1))]
+    if len(words) < _WORDS:
+        return [text]
+    return list(map(" ".join, zip(*(words[place:] for place in range(_WORDS)), strict=False)))
 
 
 def likeness(left_NP: npt.NDArray[np.uint8], right_NP: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

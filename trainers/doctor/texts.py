@@ -9,17 +9,16 @@ from luthier.rows import Row
 
 
 def asked_of(row: Row) -> str:
-    """What the model is given: the text of plain or labelled rows, else all turns but the last, without the system's."""
-    if row.text is not None:
-        return row.text
-    return "\n".join(message.content for message in row.prompt if message.role != "system")
+    """All that the model is given, the system message too, so that two tasks may ask of one text; of plain text, the text."""
+    return "\n".join(message.content for message in row.prompt) or row.text or ""
 
 
-def whole_of(row: Row) -> str:
-    """What is asked with all that is answered; of labelled rows, the text."""
+def said_in(row: Row) -> str:
+    """What is a row's own: the text of plain or labelled rows, else its turns and answers without the system's."""
     if row.text is not None:
         return row.text
-    return "\n".join(filter(None, (asked_of(row), row.answer, row.rejected)))
+    turns = [message.content for message in row.messages if message.role != "system"]
+    return "\n".join([*turns, row.rejected] if row.rejected else turns)
 
 
 def normalised(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,6 @@ from luthier.trainers.doctor.examine import FINDING, Examiner, findings_key
 from luthier.trainers.doctor.findings_file import FindingsWriter, read_findings
 from luthier.trainers.doctor.health import Health, health_of
 from luthier.trainers.files import Split
-from luthier.trainers.tokens import Encoded
 
 LIMIT = 512
 
@@ -32,10 +32,7 @@ def labelled(line: int, text: str, label: str, split: Split = "train") -> Row:
 def table(rows: Sequence[Row], checks: ChecksConfig, tokens: Sequence[int] | None = None) -> pa.Table:
     examine = Examiner(checks)
     lengths = tokens or [len(row.question) // 4 for row in rows]
-    found = [
-        examine(row, [Encoded(row.row_id, (1,) * length, (1,) * length)])
-        for row, length in zip(rows, lengths, strict=True)
-    ]
+    found = [examine(row, length) for row, length in zip(rows, lengths, strict=True)]
     return pa.Table.from_pylist(found, schema=pa.schema(list(FINDING)))
 
 
@@ -99,6 +96,19 @@ def test_the_same_question_with_another_answer_is_no_repetition() -> None:
     health = healths(train=rows)["train"]
     assert health.repeated.rows == ("t:3 = t:1",)
     assert (health.conflicting_labels.num, dict(health.labels)) == (0, {})
+
+
+def test_two_tasks_may_ask_of_one_text() -> None:
+    def of_task(system: str, label: str, split: Split) -> Row:
+        row = labelled(1, words(7), label, split)
+        return replace(row, messages=(Message("system", system), *row.messages))
+
+    found = healths(
+        train=[of_task("Which topic?", "net", "train"), of_task("Which mood?", "glad", "train")],
+        test=[of_task("Which topic?", "net", "test"), of_task("Which length?", "long", "test")],
+    )
+    assert found["train"].conflicting_labels.num == found["train"].repeated.num == 0
+    assert (found["test"].also_in_train.num, found["test"].nearly_in_train.num) == (1, 1)
 
 
 def test_personal_data_is_counted_by_kind_and_only_what_is_looked_for() -> None:
