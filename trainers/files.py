@@ -16,6 +16,7 @@ from luthier.config.sequence import judged_datasets
 from luthier.digests import sha256_file
 from luthier.errors import DataError
 from luthier.objective_rows import to_row
+from luthier.row_formats import OneFormat
 from luthier.rows import Row
 from luthier.trainers.records import records
 
@@ -60,9 +61,12 @@ def iter_rows(
     owner = "" if dataset.name == DatasetConfig.model_fields["name"].default else f"{dataset.name}/"
     judged = split == "test"
     empty = True
+    formats = OneFormat()
     with _readable(path, split):
         for line, record in records(root / path, str(path)):
             empty = False
+            if objective in ("sft", "dpo"):  # the others read the same columns of every row
+                formats.check(record, str(path), line)
             row = to_row(record, dataset, f"{path}:{line}", f"{owner}{path.name}:{line}", objective, judged=judged)
             yield replace(row, dataset=dataset.name)
     if empty:

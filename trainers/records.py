@@ -5,10 +5,16 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from luthier.errors import DataError
+from luthier.trainers.json_list import json_rows
+from luthier.trainers.strict_json import StrictJSONError, parse
+
+MAX_ROW_BYTES = 16 << 20
+"""Longest line, field of a CSV file or member of a JSON list: some four million tokens, more than any model reads."""
 
 _PARQUET_ROWS = 256
 """Rows of a Parquet file that are held at once. pyarrow's own 65,536 are as much as a file of long documents."""
@@ -38,38 +44,58 @@ def records(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, record
 
 
+def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """The lines with their numbers; one that is too long is refused before it is held."""
+    for number, raw in enumerate(iter(partial(stream.readline, MAX_ROW_BYTES + 1), b""), start=1):
+        if len(raw) > MAX_ROW_BYTES:
+            raise DataError(f"{name}:{number}: the line is longer than {MAX_ROW_BYTES} bytes; split or drop it.")
+        yield number, raw
+
+
 def _jsonl(path: Path, name: str) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
+        for number, raw in _lines(stream, name):
             if not raw.strip():
                 continue
             try:
-                yield number, json.loads(raw.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{name}:{number}: byte {error.start + 1} is not UTF-8; save the file as UTF-8."
-                ) from error
-            except json.JSONDecodeError as error:
+                yield number, parse(raw.decode("utf-8"))
+            except StrictJSONError as error:
+                raise DataError(f"{name}:{number}: {error}.") from error
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                if _is_cut(raw, error):
+                    raise DataError(
+                        f"{name}:{number}: the file ends in the middle of a record; copy it again or drop the line."
+                    ) from error
+                if isinstance(error, UnicodeDecodeError):
+                    raise _not_utf8(error, f"{name}:{number}") from error
                 raise DataError(f"{name}:{number}: not valid JSON at column {error.colno}: {error.msg}.") from error
 
 
+def _is_cut(raw: bytes, error: UnicodeDecodeError | json.JSONDecodeError) -> bool:
+    """Whether a line that can't be parsed is the file's last, without a line break, and lacks its end."""
+    if raw.endswith(b"\n"):
+        return False
+    if isinstance(error, UnicodeDecodeError):
+        return error.reason == "unexpected end of data"
+    return error.pos >= len(error.doc) or not raw.rstrip().endswith(b"}")
+
+
+def _not_utf8(error: UnicodeDecodeError, where: str) -> DataError:
+    return DataError(f"{where}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.")
+
+
 def _json(path: Path, name: str) -> Iterator[tuple[int, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{name}:{error.lineno}: not valid JSON at column {error.colno}: {error.msg}.") from error
-    if not isinstance(content, list):
-        raise DataError(f"{name}: holds {type(content).__name__}; a .json file must be a list of rows.")
-    yield from enumerate(content, start=1)
+    with path.open("rb") as stream:
+        yield from json_rows(stream, name, MAX_ROW_BYTES)
 
 
 def _csv(path: Path, name: str) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(MAX_ROW_BYTES)  # csv's own 131,072 are less than a long document
     with path.open("rb") as stream:
         # Decoded line by line, so that a bad byte is found on its own line; spreadsheets put a byte-order mark first.
-        reader = csv.DictReader((raw.decode("utf-8-sig") for raw in stream), strict=True)
+        reader = csv.DictReader((raw.decode("utf-8-sig") for _, raw in _lines(stream, name)), strict=True)
         try:
+            _refuse_repeated(list(reader.fieldnames or ()), f"{name}:{reader.line_num}")
             for record in reader:
                 if None in record or None in record.values():
                     raise DataError(f"{name}:{reader.line_num}: the number of columns differs from the header's.")
@@ -77,8 +103,13 @@ def _csv(path: Path, name: str) -> Iterator[tuple[int, Any]]:
         except csv.Error as error:
             raise DataError(f"{name}:{reader.line_num + 1}: not valid CSV: {error}.") from error
         except UnicodeDecodeError as error:
-            line = reader.reader.line_num + 1
-            raise DataError(f"{name}:{line}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from error
+            raise _not_utf8(error, f"{name}:{reader.reader.line_num + 1}") from error
+
+
+def _refuse_repeated(columns: list[str], where: str) -> None:
+    repeated = next((column for column in columns if columns.count(column) > 1), None)
+    if repeated is not None:
+        raise DataError(f"{where}: column {repeated[:80]!r} is there twice; rename or drop one.")
 
 
 def _parquet(path: Path, name: str) -> Iterator[tuple[int, Any]]:
@@ -87,7 +118,18 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Any]]:
 
     try:
         with pq.ParquetFile(path, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False) as file:
+            _refuse_repeated(file.schema_arrow.names, name)
             batches = file.iter_batches(batch_size=_PARQUET_ROWS)
             yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{name}: not a valid Parquet file: {error}.") from error
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        # pyarrow's errors of a damaged page or footer are OSErrors without a number, those of a damaged value ValueErrors.
+        raise DataError(f"{name}: not a valid Parquet file: {_first_line(error)}.") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first, kept short: a library's messages may go on with the content."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
