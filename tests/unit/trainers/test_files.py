@@ -95,7 +95,7 @@ GOOD = json.dumps(RECORDS[0]).encode() + b"\n"
         ("d.csv", b"text,label\n" + b"x" * (MAX_ROW_BYTES + 1), ":2: the line is longer than"),
         ("d.csv", b'text,label\n"' + (b"x" * 99 + b"\n") * 170_000, "not valid CSV: field larger than field limit"),
         ("d.parquet", b"not parquet", ": not a valid Parquet file"),
-        ("d.txt", b"x", ": ending '.txt' is not known; use .csv, .json, .jsonl, .ndjson, .parquet"),
+        ("d.txt", b"x", ": ending '.txt' is not known; use .csv, .json, .jsonl, .ndjson, .parquet, .tsv, or"),
     ],
 )
 def test_a_bad_file_is_refused_by_its_line(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
