@@ -18,6 +18,9 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 """The columns that tell each format; the first whose columns are all there is the record's."""
 
+COLUMNS = {"input"}.union(*FORMATS.values())
+"""Every column that some format has; alpaca's ``input`` may be absent."""
+
 
 def format_of(record: Mapping[str, Any]) -> str | None:
     """The name of the record's format; None: its columns are those of none."""

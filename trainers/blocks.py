@@ -193,7 +193,8 @@ def _wanted(
             "model": base_digest(base_model_dir),
             "data": data.model_dump(mode="json", exclude=SAMPLING),
             "datasets": [
-                dataset.model_dump(mode="json", include={"name", "system", "prompt", "labels"}) for dataset in present
+                dataset.model_dump(mode="json", include={"name", "system", "prompt", "labels", "columns"})
+                for dataset in present
             ],
             "files": [[Path(path).name, digest] for path, digest in files],
             "aim": aim,

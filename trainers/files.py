@@ -16,6 +16,7 @@ from luthier.config.sequence import judged_datasets
 from luthier.data_places import digest, exists, located
 from luthier.errors import DataError
 from luthier.objective_rows import to_row
+from luthier.row_columns import renamed
 from luthier.row_formats import OneFormat
 from luthier.rows import Row
 from luthier.trainers.records import records
@@ -63,8 +64,9 @@ def iter_rows(
     empty, file_name = True, Path(path).name
     formats = OneFormat()
     with _readable(path, split):
-        for line, record in records(located(path, root), path):
+        for line, raw in records(located(path, root), path):
             empty = False
+            record = renamed(raw, dataset.columns, f"{path}:{line}")
             if objective in ("sft", "dpo"):  # the others read the same columns of every row
                 formats.check(record, path, line)
             row = to_row(record, dataset, f"{path}:{line}", f"{owner}{file_name}:{line}", objective, judged=judged)
