@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from luthier.config import RunConfig
 from luthier.config.deepspeed_file import DeepspeedFile
 from luthier.config.places import absolute
+from luthier.data_places import is_uri
 from luthier.errors import ConfigError
 
 # Never sent: what the cluster makes anew, and what no job reads. Patterns of .gitignore; a leading slash means the top
@@ -107,7 +108,7 @@ def check_inputs(cfg: RunConfig, root: Path) -> None:
 
 
 def _not_sent(path: str, root: Path, *, directory: bool = False) -> str | None:
-    if Path(path).is_absolute():
+    if is_uri(path) or Path(path).is_absolute():
         return None
     if path.startswith("~"):
         return "is a home directory, which a job does not share; give an absolute path on shared storage."

@@ -16,7 +16,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from luthier.config import RunConfig, config_hash, dump_yaml, load_config
-from luthier.digests import atomic_write_text, sha256_file
+from luthier.data_places import digest, exists, located
+from luthier.digests import atomic_write_text
 from luthier.errors import ConfigError, LuthierError
 from luthier.paths import absent, remove_empty, writable_dir
 
@@ -101,7 +102,7 @@ def _identity_of(workdir: Path) -> Any:
 def _data_digests(cfg: RunConfig) -> dict[str, str]:
     """SHA-256 of every data file by its path; what is missing is refused by whoever reads it."""
     paths = (path for one in cfg.datasets for path in (one.train, one.validation, one.test) if path is not None)
-    return {path: sha256_file(file) for path in paths if (file := Path(path).expanduser()).is_file()}
+    return {path: digest(place) for path in paths if exists(place := located(path))}
 
 
 def newest_artifact(cfg: RunConfig) -> Path | None:

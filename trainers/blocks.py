@@ -211,7 +211,8 @@ def _wanted(
             "data": data.model_dump(mode="json", exclude={*SAMPLING, "checks"}),
             "redacted_with": key_mark(data.redact),
             "datasets": [
-                dataset.model_dump(mode="json", include={"name", "system", "prompt", "labels"}) for dataset in present
+                dataset.model_dump(mode="json", include={"name", "system", "prompt", "labels", "columns"})
+                for dataset in present
             ],
             "files": [[Path(path).name, digest] for path, digest in files],
             "aim": aim,

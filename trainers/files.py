@@ -13,9 +13,11 @@ from luthier.config.data import DatasetConfig
 from luthier.config.objective import ObjectiveName
 from luthier.config.run import RunConfig
 from luthier.config.sequence import judged_datasets
-from luthier.digests import sha256_file
+from luthier.data_places import digest, exists, located
 from luthier.errors import DataError
 from luthier.objective_rows import to_row
+from luthier.row_columns import renamed
+from luthier.row_formats import OneFormat
 from luthier.rows import Row, kept_fields
 from luthier.trainers.records import records
 
@@ -23,10 +25,10 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-def split_path(dataset: DatasetConfig, split: Split) -> Path | None:
-    """The split's file, or None where the dataset has none."""
+def split_path(dataset: DatasetConfig, split: Split) -> str | None:
+    """The split's file or URI, or None where the dataset has none."""
     name: str | None = getattr(dataset, split)
-    return None if name is None else Path(name).expanduser()
+    return None if name is None else located(name)
 
 
 def iter_split(datasets: Sequence[DatasetConfig], split: Split, objective: ObjectiveName = "sft") -> Iterator[Row]:
@@ -65,14 +67,18 @@ def iter_rows(
     path = _path_of(dataset, split, root)
     owner = "" if dataset.name == DatasetConfig.model_fields["name"].default else f"{dataset.name}/"
     judged = split == "test"
-    empty = True
+    empty, file_name = True, Path(path).name
+    formats = OneFormat()
     with _readable(path, split):
-        for line, record in records(root / path, str(path)):
+        for line, raw in records(located(path, root), path):
             empty = False
-            row = to_row(record, dataset, f"{path}:{line}", f"{owner}{path.name}:{line}", objective, judged=judged)
-            yield replace(row, dataset=dataset.name, fields=kept_fields(record, keep, f"{path}:{line}"))
+            record = renamed(raw, dataset.columns, f"{path}:{line}")
+            if objective in ("sft", "dpo"):  # the others read the same columns of every row
+                formats.check(record, path, line)
+            row = to_row(record, dataset, f"{path}:{line}", f"{owner}{file_name}:{line}", objective, judged=judged)
+            yield replace(row, dataset=dataset.name, fields=kept_fields(raw, keep, f"{path}:{line}"))
     if empty:
-        raise DataError(f"datasets[].{split}: {str(path)!r} holds no rows; give a file with at least one.")
+        raise DataError(f"datasets[].{split}: {path!r} holds no rows; give a file with at least one.")
 
 
 def read_rows(dataset: DatasetConfig, split: Split, objective: ObjectiveName = "sft") -> list[Row]:
@@ -122,25 +128,25 @@ def file_digest(dataset: DatasetConfig, split: Split) -> str:
     """
     path = _path_of(dataset, split)
     with _readable(path, split):
-        return sha256_file(path)
+        return digest(path)
 
 
-def _path_of(dataset: DatasetConfig, split: Split, root: Path = Path()) -> Path:
+def _path_of(dataset: DatasetConfig, split: Split, root: Path = Path()) -> str:
     """The path of a file that must be there, as the config names it."""
     path = split_path(dataset, split)
     if path is None:
         raise DataError(f"dataset {dataset.name!r} has no {split} file; add datasets[].{split}.")
     with _readable(path, split):
-        if (root / path).is_file():
+        if exists(located(path, root)):
             return path
-    raise DataError(f"datasets[].{split}: file {str(path)!r} does not exist; correct the path.")
+    raise DataError(f"datasets[].{split}: file {path!r} does not exist; correct the path.")
 
 
 @contextmanager
-def _readable(path: Path, split: Split) -> Iterator[None]:
+def _readable(path: str, split: Split) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"datasets[].{split}: file {str(path)!r} can't be read ({error.strerror}); check its permissions."
+            f"datasets[].{split}: file {path!r} can't be read ({error.strerror or error}); check its permissions."
         ) from error

@@ -23,6 +23,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from luthier.config.data import DatasetConfig
 from luthier.config.objective import ObjectiveName
+from luthier.data_places import located, size_bytes
 from luthier.errors import LuthierError
 from luthier.rows import Row, row_from_dict
 from luthier.trainers.doctor.examine import FINDING, Examiner
@@ -87,9 +88,9 @@ class Source:
     @property
     def size_bytes(self) -> int:
         """The file's size."""
-        path = split_path(self.dataset, self.split)
-        assert path is not None
-        return (self.root / path).stat().st_size
+        place = split_path(self.dataset, self.split)
+        assert place is not None
+        return size_bytes(located(place, self.root))
 
 
 def tokenised(

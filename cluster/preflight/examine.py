@@ -27,6 +27,7 @@ from luthier.cluster.session import start
 from luthier.config import RunConfig
 from luthier.config.deepspeed_file import DeepspeedFile
 from luthier.config.places import absolute
+from luthier.data_places import is_uri
 from luthier.errors import LuthierError, ResourceError
 from luthier.paths import cache_dir
 
@@ -153,7 +154,7 @@ def _question(
             f"datasets[{number}].{split}": absolute(path)
             for number, dataset in enumerate(cfg.datasets)
             for split in _SPLITS
-            if stages != ("serve",) and (path := getattr(dataset, split)) is not None
+            if stages != ("serve",) and (path := getattr(dataset, split)) is not None and not is_uri(path)
         },
         model=cfg.model,
         offline=cfg.offline,

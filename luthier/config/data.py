@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from luthier.config.base import Config
 from luthier.config.checks import ChecksConfig, Redaction
+from luthier.row_formats import COLUMNS
 
 
 class DatasetConfig(Config):
-    """One task's files. Each is JSONL, JSON, CSV or Parquet, told by its ending.
+    """One task's files. Each is JSONL, JSON, CSV, TSV or Parquet, told by its ending, or a directory that
+    ``datasets.save_to_disk`` made; by path or by fsspec URI. All but Parquet may be compressed (.gz, .zst).
 
     Columns: ``messages`` (role, content), or ``prompt`` and ``completion``, or ``text`` and ``label``; other objectives
     than ``sft`` read ``text``, or ``text`` and ``label``, or ``prompt``, ``chosen`` and ``rejected``.
@@ -41,6 +44,20 @@ class DatasetConfig(Config):
 
     labels: tuple[str, ...] | None = None
     """The allowed labels; a row with another is refused. None: every label found in the training rows."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Columns that the file calls otherwise, luthier's name first: ``{text: body, label: category}``. Dots lead into
+    nested objects (``{text: body.en}``)."""
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_known(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name not in COLUMNS:
+                near = difflib.get_close_matches(name, sorted(COLUMNS), n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(sorted(COLUMNS))}"
+                raise ValueError(f"columns has {name!r}, which is no column of luthier's (they come first); {hint}")
+        return value
 
     @field_validator("prompt")
     @classmethod

@@ -19,7 +19,9 @@ def with_absolute_paths(cfg: RunConfig) -> RunConfig:
     is that of the config as it was given, which does not depend on the directory.
     """
     datasets = tuple(
-        one.model_copy(update={split: absolute(path) for split in _SPLITS if (path := getattr(one, split)) is not None})
+        one.model_copy(
+            update={split: _absolute_or_uri(path) for split in _SPLITS if (path := getattr(one, split)) is not None}
+        )
         for one in cfg.datasets
     )
     changes: dict[str, Any] = {"datasets": datasets, "storage_path": absolute(cfg.storage_path)}
@@ -34,14 +36,17 @@ def with_absolute_paths(cfg: RunConfig) -> RunConfig:
         files["harness"] = harness.model_copy(update={"include_path": absolute(harness.include_path)})
     if files:
         changes["evaluate"] = cfg.evaluate.model_copy(update=files)
-    if "://" not in cfg.registry.uri:
-        changes["registry"] = cfg.registry.model_copy(update={"uri": absolute(cfg.registry.uri)})
+    changes["registry"] = cfg.registry.model_copy(update={"uri": _absolute_or_uri(cfg.registry.uri)})
     return cfg.model_copy(update=changes)
 
 
 def absolute(path: str) -> str:
     """The path from the root; links stay as they are, because they may point elsewhere tomorrow."""
     return str(Path(os.path.abspath(Path(path).expanduser())))  # noqa: PTH100  # resolve() would follow links
+
+
+def _absolute_or_uri(place: str) -> str:
+    return place if "://" in place else absolute(place)
 
 
 def is_local_model(name: str) -> bool:

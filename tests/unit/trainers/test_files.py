@@ -12,6 +12,7 @@ import pytest
 from luthier.config.data import DatasetConfig
 from luthier.errors import DataError
 from luthier.trainers.files import file_digest, iter_split, read_rows
+from luthier.trainers.records import MAX_ROW_BYTES
 
 RECORDS = [{"text": "straße, 1", "label": "a"}, {"text": 'say "x"', "label": "b"}, {"text": "z", "label": "a"}]
 
@@ -60,10 +61,26 @@ GOOD = json.dumps(RECORDS[0]).encode() + b"\n"
         ("d.jsonl", GOOD + b'{"text": "x", \n', ":2: not valid JSON at column "),
         ("d.jsonl", GOOD + GOOD + b'{"text": "\xff", "label": "a"}\n', ":3: byte 11 is not UTF-8"),
         ("d.jsonl", GOOD + b"[1]\n", ":2: holds list; each row must be an object"),
-        ("d.jsonl", GOOD + b'{"text": "x"}\n', ":2: columns are text; a row needs"),
+        ("d.jsonl", GOOD + b'{"body": "x"}\n', ":2: columns are body; a row needs"),
         ("d.jsonl", GOOD + b'{"text": "x", "label": ""}\n', ":2: label is ''"),
-        ("d.jsonl", GOOD + b'{"messages": [{"role": "user", "content": "x"}]}\n', ":2: no assistant turn"),
-        ("d.jsonl", GOOD + b'{"text": NaN, "label": "a"}\n', ":2: text is nan"),
+        ("d.jsonl", b'\n{"messages": [{"role": "user", "content": "x"}]}\n', ":2: no assistant turn"),
+        ("d.jsonl", GOOD + b'{"text": NaN, "label": "a"}\n', ":2: NaN is no JSON value"),
+        ("d.jsonl", GOOD + b'{"text": "x", "n": 1e999}\n', ":2: a number (1e999) is larger than a 64-bit float"),
+        ("d.jsonl", GOOD + b'{"n": {"a": 1, "a": 1}}\n', ":2: key 'a' is twice in one object"),
+        ("d.jsonl", GOOD + b'{"n": ' + b"[" * 200_000 + b"\n", ":2: nested too deeply"),
+        ("d.jsonl", GOOD + b'{"n": ' + b"9" * 5_000 + b"}\n", ":2: an integer has too many digits"),
+        ("d.jsonl", GOOD + GOOD[:-5], ":2: the file ends in the middle of a record"),
+        ("d.jsonl", GOOD + b'{"n": {}', ":2: the file ends in the middle of a record"),
+        ("d.jsonl", GOOD + b'{"text": "\xc3', ":2: the file ends in the middle of a record"),
+        ("d.jsonl", GOOD + b'{"text": "' + b"x" * MAX_ROW_BYTES + b'"}\n', ":2: the line is longer than 16777216"),
+        ("d.jsonl", GOOD + b'{"messages": 1}\n', ":2: the row's format is messages, that of line 1 is text_label"),
+        ("d.json", b'[{"text": "x", "label": "a"},\n{"a": 1, "a": 2}]', ":2: key 'a' is twice in one object"),
+        ("d.json", b'[{"text": "x", "label": "a"},\n{"text": "y', ":2: the file ends in the middle of a record"),
+        ("d.json", b'[{"text": "x", "label": "a"}', ":1: the file ends in the middle of a record"),
+        ("d.json", b'[{"text": "x", "label": "a"}] 1', ":1: not valid JSON at column 31: Extra data"),
+        ("d.json", b'[{"text": "x", "label": "a"},]', ":1: not valid JSON at column 30"),
+        ("d.json", b'[{"text": "' + b"x" * MAX_ROW_BYTES + b'"}]', ":1: a row is longer than 16777216"),
+        ("d.json", b'[\n{"text": }' + b" " * MAX_ROW_BYTES + b"]", ":2: not valid JSON at column 10"),
         ("d.json", b'[\n{"text": "x",\n "label": }\n]', ":3: not valid JSON at column "),
         ("d.json", b'{"text": "x"}', ": holds dict; a .json file must be a list of rows"),
         ("d.json", b'[{"text": "x", "label": "a"}, 1]', ":2: holds int; each row must be an object"),
@@ -74,8 +91,11 @@ GOOD = json.dumps(RECORDS[0]).encode() + b"\n"
         ("d.csv", b'text,label\nx,a\n"y,b\n', ":3: not valid CSV: unexpected end of data"),
         ("d.csv", b"text,label\nx\xff,a\n", ":2: byte 2 is not UTF-8"),
         ("d.csv", b"body,label\nx,a\n", ":2: columns are body, label; a row needs"),
+        ("d.csv", b"text,label,text\nx,a,b\n", ":1: column 'text' is there twice"),
+        ("d.csv", b"text,label\n" + b"x" * (MAX_ROW_BYTES + 1), ":2: the line is longer than"),
+        ("d.csv", b'text,label\n"' + (b"x" * 99 + b"\n") * 170_000, "not valid CSV: field larger than field limit"),
         ("d.parquet", b"not parquet", ": not a valid Parquet file"),
-        ("d.txt", b"x", ": ending '.txt' is not known; use .csv, .json, .jsonl, .ndjson, .parquet"),
+        ("d.txt", b"x", ": ending '.txt' is not known; use .csv, .json, .jsonl, .ndjson, .parquet, .tsv, or"),
     ],
 )
 def test_a_bad_file_is_refused_by_its_line(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
@@ -136,3 +156,24 @@ def test_rows_of_several_datasets_have_ids_of_their_own(tmp_path: Path) -> None:
     assert ids[::3] == ["train.jsonl:1", "one/train.jsonl:1", "two/train.jsonl:1"]
     assert len(set(ids)) == len(ids) == 9
     assert list(iter_split(datasets, "validation")) == []
+
+
+@pytest.mark.parametrize("offset", [2, 60, -6])
+def test_a_damaged_parquet_file_is_refused(offset: int, tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    write(path)
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 4 or None] = b"\xff" * len(content[offset : offset + 4 or None])
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"d\.parquet(:\d+)?: "):
+        read_rows(DatasetConfig(train=str(path)), "train")
+
+
+def test_a_long_field_of_a_csv_file_and_a_list_of_many_chunks_are_read(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("text,label\n" + "x" * 200_000 + ",a\n")
+    assert len(read_rows(DatasetConfig(train=str(tmp_path / "d.csv")), "train")[0].question) == 200_000
+    rows = [{"text": "ä" * length, "label": "a"} for length in (1, 70_000, 3, 500_000, *range(1, 2_000))]
+    (tmp_path / "d.json").write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
+    assert [row.question for row in read_rows(DatasetConfig(train=str(tmp_path / "d.json")), "train")] == [
+        row["text"] for row in rows
+    ]
