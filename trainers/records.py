@@ -157,6 +157,7 @@ def _arrow(place: str, name: str) -> Iterator[Any]:
         reader = pa.ipc.open_stream(stream)
         _refuse_repeated(reader.schema.names, name)
         for batch in reader:
+            batch.validate(full=True)  # a damaged offset would be read behind the buffer, which ends the process
             for start in range(0, batch.num_rows, _PARQUET_ROWS):
                 yield from batch.slice(start, _PARQUET_ROWS).to_pylist()
 
