@@ -23,9 +23,9 @@ FEW, MANY = 200, 1_600
 """Rows of some 600 bytes: two blocks and 15, as they are here."""
 
 
-def tokenised_here(sources: Sequence[Source], objective: Objective) -> Iterator[pa.Table]:
+def tokenised_here(sources: Sequence[Source], objective: Objective, *beside: Any) -> Iterator[pa.Table]:
     """The whole stage in this process, so that what it holds counts too."""
-    stage = tokenise.Tokenise(objective)
+    stage = tokenise.Tokenise(objective, *beside)
     return (stage(table) for source in sources for table in tokenise.row_tables(source))
 
 
