@@ -61,7 +61,10 @@ CASES = {
     "empty data": Case([], ("train.jsonl' holds no rows",), text_of("train.jsonl", "")),
     "broken row": Case([], ("train.jsonl:5: not valid JSON",), added("train.jsonl", "{\n")),
     "no assistant turn": Case(
-        [], ("train.jsonl:5: no assistant turn",), added("train.jsonl", json.dumps(QUESTION) + "\n")
+        [], ("train.jsonl:1: no assistant turn",), text_of("train.jsonl", json.dumps(QUESTION) + "\n")
+    ),
+    "two formats": Case(
+        [], ("train.jsonl:5: the row's format is messages",), added("train.jsonl", json.dumps(QUESTION) + "\n")
     ),
     "unknown model": Case(["model.model_name_or_path=nobody/nothing"], ("'nobody/nothing'", "offline: true")),
     "missing model directory": Case(["model.model_name_or_path=./nowhere"], ("directory './nowhere' does not exist",)),

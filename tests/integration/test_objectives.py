@@ -163,8 +163,8 @@ def jobs(
     return made
 
 
-def tokenised_here(sources: Sequence[tokenise.Source], objective: Objective) -> Iterator[pa.Table]:
-    stage = tokenise.Tokenise(objective)
+def tokenised_here(sources: Sequence[tokenise.Source], objective: Objective, *beside: Any) -> Iterator[pa.Table]:
+    stage = tokenise.Tokenise(objective, *beside)
     return (stage(table) for source in sources for table in tokenise.row_tables(source))
 
 
