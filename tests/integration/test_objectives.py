@@ -19,6 +19,7 @@ from sklearn.metrics import f1_score
 
 from luthier.config import RunConfig
 from luthier.config.model import ModelConfig
+from luthier.evaluation_schema import CLASS_METRICS
 from luthier.manifest import Manifest, verify
 from luthier.rows import Row
 from luthier.trainers import tokenise
@@ -366,13 +367,7 @@ def test_the_test_split_is_judged_by_what_the_objective_measures(
         assert check.figure == pytest.approx(-gain.high)
     else:
         assert list(scores) == ["majority", "tuned"]
-        assert set(scores["tuned"].metrics) == {
-            "accuracy",
-            "precision_macro",
-            "recall_macro",
-            "macro_f1",
-            "weighted_f1",
-        }
+        assert set(scores["tuned"].metrics) == {*CLASS_METRICS, "ece", "brier"}
         labels = [row.label for row in rows_read(jobs[case], "train")]
         commonest = min(SECTIONS, key=lambda name: (-labels.count(name), name))
         assert {one.answer.text for one in judgement.scored["majority"]} == {commonest}
