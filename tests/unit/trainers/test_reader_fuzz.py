@@ -127,7 +127,7 @@ def test_rows_before_the_damage_are_those_of_the_lines_before_it(name: str, tmp_
         limit = min(len(content), len(JSONL))
         same = next((at for at in range(limit) if content[at] != JSONL[at]), limit)
         intact = JSONL[:same].count(b"\n")
-        rows, error = read(tmp_path, name, pack[name](content))
+        rows, error = read(tmp_path, name, pack[name](content))  # type: ignore[operator]
         assert [record for _, record in rows[:intact]] == ROWS[:intact]
         lines = [line for line in content.split(b"\n") if line.strip()]
         assert error is not None or len(rows) == len(lines)
