@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from luthier.config import RunConfig
+from luthier.paths import is_uri
 
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _RESOLVER = "RES_OPTIONS"  # of glibc: resolv.conf(5)
@@ -56,7 +57,7 @@ def isolated(cfg: RunConfig, *, dashboard: bool) -> Iterator[None]:
 
 def _needs_names(cfg: RunConfig) -> bool:
     """Whether something that the run reads or writes lies on another machine."""
-    return any("://" in place for place in (cfg.storage_path, cfg.registry.uri))
+    return any(is_uri(place) for place in (cfg.storage_path, cfg.registry.uri))
 
 
 def _start_nothing(*_: Any, **__: Any) -> tuple[None, None]:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from luthier.config import RunConfig
 from luthier.config.deepspeed_file import DeepspeedFile
 from luthier.config.places import absolute
-from luthier.data_places import is_uri
 from luthier.errors import ConfigError
+from luthier.paths import is_uri
 
 # Never sent: what the cluster makes anew, and what no job reads. Patterns of .gitignore; a leading slash means the top
 # of what is packed, which may be the luthier package itself, so a registry is told by what lies in it.
@@ -134,7 +134,7 @@ def output_overrides(cfg: RunConfig, url: str) -> tuple[str, ...]:
         ConfigError: A place to write is relative, and the cluster is not on this machine.
     """
     places = {"storage_path": cfg.storage_path, "registry.uri": cfg.registry.uri}
-    relative = {key: place for key, place in places.items() if "://" not in place and not Path(place).is_absolute()}
+    relative = {key: place for key, place in places.items() if not is_uri(place) and not Path(place).is_absolute()}
     if relative and urlsplit(url).hostname not in _LOCAL_HOSTS:
         named = " and ".join(f"{key}={place!r}" for key, place in relative.items())
         raise ConfigError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
 from luthier.evaluation_parts import JudgeScores
+from luthier.evaluation_schema import CANDIDATE
 from luthier.view import View
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from luthier.trainers.evaluation.pairwise import Pair
     from luthier.trainers.generate import Scored
 
-CANDIDATE, RIVAL = "tuned", "base"
+RIVAL = "base"
 
 
 def ask_judge(

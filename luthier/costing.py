@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from luthier.config import RunConfig
 from luthier.evaluation_parts import Cost, Usage
-from luthier.evaluation_schema import Evaluation
+from luthier.evaluation_schema import CANDIDATE, Evaluation
 
 if TYPE_CHECKING:
     from luthier.cluster.planning.costs import Prices
     from luthier.served_schema import ServedRecord
     from luthier.trainers.generate import Scored
 
-CANDIDATE = "tuned"
 _REQUESTS = 1000
 
 

@@ -11,11 +11,7 @@ from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
 from luthier.digests import sha256_json, sha256_stream
 from luthier.errors import DataError
-
-
-def is_uri(name: str) -> bool:
-    """Whether the config names the data by a scheme, such as ``s3://``, rather than by a path."""
-    return "://" in name
+from luthier.paths import is_uri
 
 
 def located(name: str, root: Path = Path()) -> str:

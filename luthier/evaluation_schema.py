@@ -14,6 +14,9 @@ from luthier.evaluation_parts import Calibration, Cost, FewShotSearch, HarnessTa
 from luthier.evaluation_parts import Interval as Interval
 from luthier.stored import Count, Stored
 
+CANDIDATE = "tuned"
+"""The variant that is judged; its difference from each other one is measured."""
+
 OTHER = "(other)"
 """Column of the confusion matrix for answers that are no label."""
 

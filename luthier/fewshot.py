@@ -65,13 +65,12 @@ def validation_sample(cfg: RunConfig) -> list[Row]:
     from luthier.trainers.doctor.redact import redacted
     from luthier.trainers.files import iter_split
 
-    rows = redacted(iter_split(judged_datasets(cfg), "validation", cfg.train.objective), cfg.data.redact)
+    rows = list(iter_split(judged_datasets(cfg), "validation", cfg.train.objective))
     if len(rows) < 2:
         raise DataError(
             f"{len(rows)} validation row(s): choosing evaluate.few_shot_k takes at least 2; add rows to "
             "datasets[].validation, or give a number."
         )
-    if len(rows) <= cfg.evaluate.few_shot_rows:
-        return rows
-    places = sorted(random.Random(cfg.seed).sample(range(len(rows)), cfg.evaluate.few_shot_rows))
-    return [rows[place] for place in places]
+    number = min(cfg.evaluate.few_shot_rows, len(rows))
+    places = sorted(random.Random(cfg.seed).sample(range(len(rows)), number))
+    return redacted((rows[place] for place in places), cfg.data.redact)

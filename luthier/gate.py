@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator
 from pydantic import BaseModel, ConfigDict
 
 from luthier.config.judge import GateConfig, rows_for_a_gain
-from luthier.evaluation_schema import LOWER_IS_BETTER, Evaluation, Interval
+from luthier.evaluation_schema import CANDIDATE, LOWER_IS_BETTER, Evaluation, Interval
 
-CANDIDATE = "tuned"
 INCUMBENT = "incumbent"
 _REMEDY = {"few_shot": "set evaluate.few_shot_k above 0 or take it out of gate.against."}
 

@@ -20,6 +20,11 @@ def state_dir() -> Path:
     return Path(os.environ.get("LUTHIER_STATE", "~/.local/state/luthier")).expanduser()
 
 
+def is_uri(place: str) -> bool:
+    """Whether a config names a place by a scheme, such as ``s3://``, rather than by a path."""
+    return "://" in place
+
+
 def writable_dir(path: Path, key: str) -> Path:
     """Make a directory, and prove that files can be made in it.
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pyarrow as pa
 
 from luthier.config.data import DataConfig
 from luthier.trainers.accounts import Accountant, SplitAccount
 from luthier.trainers.files import Split
-from luthier.trainers.partial_file import PartialFile
+from luthier.trainers.partial_file import PartialFile, mapped
 
 _SCHEMA = pa.schema(
     {
@@ -28,7 +26,7 @@ _ACCOUNT = "account"
 """Key of the account in the metadata of the last record batch."""
 
 
-class BlockWriter:
+class BlockWriter(PartialFile):
     """Writes a split; its file gets its place when it is whole and accepted, or is removed.
 
     Args:
@@ -39,20 +37,12 @@ class BlockWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path, _SCHEMA)
         self._accountant = Accountant()
-        self._file = PartialFile(path, _SCHEMA)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.__exit__(kind, error, trace)
 
     def add(self, encoded: pa.Table) -> None:
         """Account for encoded sequences, and write those that carry loss."""
-        self._file.write(self._accountant.add(encoded).select(_SCHEMA.names))
+        self.write(self._accountant.add(encoded).select(_SCHEMA.names))
 
     def finish(self, data: DataConfig, split: Split) -> None:
         """Check what was lost, and put the file in its place.
@@ -61,20 +51,16 @@ class BlockWriter:
             DataError: More than the config allows.
         """
         self._accountant.check(data, split)
-        self._file.put({_ACCOUNT: json.dumps(asdict(self._accountant.account()))})
+        self.put({_ACCOUNT: json.dumps(asdict(self._accountant.account()))})
 
 
 def read_table(path: Path) -> pa.Table:
-    """All rows. The file is mapped: processes of a machine share its pages."""
-    return _open(path).read_all()
+    """All rows, mapped."""
+    return mapped(path).read_all()
 
 
 def read_account(path: Path) -> SplitAccount:
     """What became of the rows when the file was written."""
-    reader = _open(path)
+    reader = mapped(path)
     _, metadata = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
     return SplitAccount(**json.loads(metadata[_ACCOUNT.encode()]))
-
-
-def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
-    return pa.ipc.open_file(pa.memory_map(str(path)))

@@ -253,4 +253,4 @@ def _make(
         for split, file in files.items():
             file.finish(data, split)
         for findings in found.values():
-            findings.finish()
+            findings.put()

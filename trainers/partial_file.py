@@ -1,4 +1,4 @@
-"""An Arrow file of the cache that is written as its rows come, under a name of its own until it is whole."""
+"""Arrow files of the cache: written as their rows come, under a name of their own until they are whole, and mapped."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ class PartialFile:
             self._writer.write_batch(last, custom_metadata=dict(metadata or {}))
             self._writer.close()
             self._half_made.replace(self._path)
+
+
+def mapped(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """A whole file, to be read. It is mapped: processes of a machine share its pages, and only what is looked at is read."""
+    return pa.ipc.open_file(pa.memory_map(str(path)))
 
 
 @contextmanager

@@ -26,10 +26,9 @@ from luthier.cluster.resources import STAGES, Stage, shortages
 from luthier.cluster.session import start
 from luthier.config import RunConfig
 from luthier.config.deepspeed_file import DeepspeedFile
-from luthier.config.places import absolute
-from luthier.data_places import is_uri
+from luthier.config.places import absolute, absolute_or_uri
 from luthier.errors import LuthierError, ResourceError
-from luthier.paths import cache_dir
+from luthier.paths import cache_dir, is_uri
 
 ConfigCheck = Callable[[], None]
 """Raises a LuthierError where something is wrong."""
@@ -130,10 +129,9 @@ def _nodes(cfg: RunConfig, until: ExitStack, found: list[Finding]) -> tuple[Node
 
 def _places(cfg: RunConfig) -> tuple[Place, ...]:
     token = uuid.uuid4().hex
-    uri = cfg.registry.uri if "://" in cfg.registry.uri else absolute(cfg.registry.uri)
     return (
         Place(STORAGE, absolute(cfg.storage_path), token),
-        Place(REGISTRY, uri, token),
+        Place(REGISTRY, absolute_or_uri(cfg.registry.uri), token),
         # Workers read the converted base model and tokenised rows from it.
         Place("LUTHIER_CACHE", absolute(str(cache_dir())), token, for_workers=True),
     )

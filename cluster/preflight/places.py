@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.cluster.preflight.findings import DRIVER
-from luthier.paths import absent, remove_empty
+from luthier.paths import absent, is_uri, remove_empty
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Place:
     @property
     def is_local(self) -> bool:
         """Whether it is a path."""
-        return "://" not in self.where
+        return not is_uri(self.where)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from luthier.config.base import Config
-from luthier.pii import KINDS, Kind, Way
-
-Region = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+from luthier.config.personal_data import PersonalDataConfig
+from luthier.pii import Way
 
 
-class CaptureConfig(Config):
+class CaptureConfig(PersonalDataConfig):
     """A sample of requests and answers, kept without the personal data that is found in them, to see how what is asked
     drifts from what was trained."""
 
@@ -25,13 +23,6 @@ class CaptureConfig(Config):
     redact: Way = "mask"
     """What stands in the place of what is found: ``mask`` ``<EMAIL>``; ``hash`` ``<EMAIL:3f2a9c01b7de>``, the same for the
     same value; ``drop`` nothing."""
-
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS
-    """What is looked for: secret (API keys, tokens, passwords), email, iban, card, ip, phone."""
-
-    phone_regions: tuple[Region, ...] = ("US",)
-    """Countries (ISO 3166) whose telephone numbers are found as they are written there; numbers with ``+`` and country code
-    always are."""
 
     hash_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
     """Environment variable, where the ingress runs, that holds the key of the digests of ``hash``; endpoints with one key

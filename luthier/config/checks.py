@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from luthier.config.base import Config
-from luthier.config.capture import Region
+from luthier.config.personal_data import PersonalDataConfig, Region
 from luthier.pii import KINDS, Kind, Way
 
 
@@ -33,19 +33,12 @@ class ChecksConfig(Config):
     because figures of rows that were learned tell nothing. None: it is only reported."""
 
 
-class RedactionConfig(Config):
+class RedactionConfig(PersonalDataConfig):
     """What is taken out of each row before it is tokenised; labels stay."""
 
     way: Way = "mask"
     """What stands in the place of what is found: ``mask`` ``<EMAIL>``; ``hash`` ``<EMAIL:3f2a9c01b7de>``, the same for the
     same value; ``drop`` nothing."""
-
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS
-    """What is looked for: secret (API keys, tokens, passwords), email, iban, card, ip, phone."""
-
-    phone_regions: tuple[Region, ...] = ("US",)
-    """Countries (ISO 3166) whose telephone numbers are found as they are written there; numbers with ``+`` and country code
-    always are."""
 
     hash_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
     """Environment variable with the key of the digests of ``hash``, which needs one: with it the same value has the same

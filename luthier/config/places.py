@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.run import RunConfig
+from luthier.paths import is_uri
 
 _SPLITS = ("train", "validation", "test")
 _FILES = ("json_schema", "prices")
@@ -20,7 +21,7 @@ def with_absolute_paths(cfg: RunConfig) -> RunConfig:
     """
     datasets = tuple(
         one.model_copy(
-            update={split: _absolute_or_uri(path) for split in _SPLITS if (path := getattr(one, split)) is not None}
+            update={split: absolute_or_uri(path) for split in _SPLITS if (path := getattr(one, split)) is not None}
         )
         for one in cfg.datasets
     )
@@ -36,7 +37,7 @@ def with_absolute_paths(cfg: RunConfig) -> RunConfig:
         files["harness"] = harness.model_copy(update={"include_path": absolute(harness.include_path)})
     if files:
         changes["evaluate"] = cfg.evaluate.model_copy(update=files)
-    changes["registry"] = cfg.registry.model_copy(update={"uri": _absolute_or_uri(cfg.registry.uri)})
+    changes["registry"] = cfg.registry.model_copy(update={"uri": absolute_or_uri(cfg.registry.uri)})
     return cfg.model_copy(update=changes)
 
 
@@ -45,8 +46,9 @@ def absolute(path: str) -> str:
     return str(Path(os.path.abspath(Path(path).expanduser())))  # noqa: PTH100  # resolve() would follow links
 
 
-def _absolute_or_uri(place: str) -> str:
-    return place if "://" in place else absolute(place)
+def absolute_or_uri(place: str) -> str:
+    """The path from the root; a URI as it is."""
+    return place if is_uri(place) else absolute(place)
 
 
 def is_local_model(name: str) -> bool:

@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 
 from luthier.digests import atomic_write_bytes, exclusive_write_bytes, fsync_dir, sha256_stream
 from luthier.errors import ConfigError, LuthierError, OutputError
-from luthier.paths import check_writable
+from luthier.paths import check_writable, is_uri
 from luthier.safe_files import FileDigest
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def open_store(uri: str) -> Store:
     """
     if not uri.strip():
         raise ConfigError("registry.uri is empty; name a directory or an fsspec URI such as s3://bucket/registry.")
-    if "://" in uri and urlsplit(uri).password:
+    if is_uri(uri) and urlsplit(uri).password:
         raise ConfigError(
             "registry.uri carries a password; give credentials through the backend's environment or files."
         )

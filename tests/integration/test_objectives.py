@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import ray.train
 import torch
@@ -30,9 +29,9 @@ from luthier.trainers.inprocess import make_job, train_in_process
 from luthier.trainers.loop import Job, train_loop
 from luthier.trainers.metrics_stream import FILE_NAME, Metrics, read_metrics
 from luthier.trainers.model import load_trained
-from luthier.trainers.objectives import Objective
 from luthier.trainers.strategies import Worker
 from luthier.trainers.tokens import ChatTokenizer
+from tests.tokenising import tokenised_here
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -162,11 +161,6 @@ def jobs(
     place = ray.train.RunConfig(name="ray", storage_path=str(directory))
     TorchTrainer(train_all, scaling_config=ScalingConfig(num_workers=2), run_config=place).fit()
     return made
-
-
-def tokenised_here(sources: Sequence[tokenise.Source], objective: Objective, *beside: Any) -> Iterator[pa.Table]:
-    stage = tokenise.Tokenise(objective, *beside)
-    return (stage(table) for source in sources for table in tokenise.row_tables(source))
 
 
 def rows_of(job: Job) -> list[Metrics]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,11 @@ from luthier.config.data import DataConfig, DatasetConfig
 from luthier.config.train import TrainConfig
 from luthier.trainers import tokenise
 from luthier.trainers.blocks import Block, prepare_blocks
-from luthier.trainers.objectives import Objective
-from luthier.trainers.tokenise import Source
 from tests.memory import peak_bytes
+from tests.tokenising import tokenised_here
 
 FEW, MANY = 200, 1_600
 """Rows of some 600 bytes: two blocks and 15, as they are here."""
-
-
-def tokenised_here(sources: Sequence[Source], objective: Objective, *beside: Any) -> Iterator[pa.Table]:
-    """The whole stage in this process, so that what it holds counts too."""
-    stage = tokenise.Tokenise(objective, *beside)
-    return (stage(table) for source in sources for table in tokenise.row_tables(source))
 
 
 STAGES = {"here": tokenised_here, "ray": tokenise.tokenised}

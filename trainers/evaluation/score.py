@@ -11,16 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from luthier.errors import DataError
-from luthier.evaluation_schema import Evaluation, Interval, VariantScores
+from luthier.evaluation_schema import CANDIDATE, Evaluation, Interval, VariantScores
 from luthier.trainers.evaluation import intervals
 from luthier.trainers.evaluation.labels import LabelSet
 from luthier.trainers.evaluation.measured import ExtraMetric, Measured, measure
 from luthier.trainers.evaluation.metrics import FloatArray
 from luthier.trainers.evaluation.predictions import Prediction
 from luthier.trainers.evaluation.significance import mcnemar_tests
-
-CANDIDATE = "tuned"
-"""The variant whose difference from each other one is measured."""
 
 Samples = dict[str, dict[str, FloatArray]]
 """By variant and metric its value for every resample."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
-from luthier.trainers.evaluation.intervals import Statistic
+from luthier.trainers.evaluation.intervals import Statistic, mean_statistic
 from luthier.trainers.evaluation.metrics import FloatArray, IntArray
 
 _ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
@@ -124,13 +123,9 @@ def text_figures(
         rows["token_f1"] = token_f1_rows(references, answers)
     rows |= rouge_rows(references, answers, names)
     values = {name: float(values_N.mean()) for name, values_N in rows.items()}
-    statistics: list[Statistic] = [partial(_means, rows)]
+    statistics = [mean_statistic(name, values_N) for name, values_N in rows.items()]
     if free_text:
         corpus = corpus_figures(references, answers)
         values |= {name: figure.value for name, figure in corpus.items()}
         statistics += [figure.statistic for figure in corpus.values()]
     return values, statistics
-
-
-def _means(rows: dict[str, FloatArray], rows_RN: IntArray) -> dict[str, FloatArray]:
-    return {name: values_N[rows_RN].mean(axis=1) for name, values_N in rows.items()}

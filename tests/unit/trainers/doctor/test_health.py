@@ -162,7 +162,7 @@ def test_findings_come_back_from_their_file_and_leave_nothing_half_made(tmp_path
     with FindingsWriter(tmp_path / "train.findings") as writer:
         writer.add(encoded)
         writer.add(encoded.slice(0, 3))
-        writer.finish()
+        writer.put()
     assert read_findings(tmp_path / "train.findings").to_pylist() == [*wanted.to_pylist(), *wanted.to_pylist()[:3]]
     with pytest.raises(KeyError), FindingsWriter(tmp_path / "other.findings") as writer:
         writer.add(encoded)
